@@ -1,0 +1,1 @@
+"""Once-for-All networks in TensorFlow, made for phones."""

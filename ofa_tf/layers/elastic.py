@@ -1,0 +1,310 @@
+"""Elastic layers: each holds its largest weights and runs with the part that is active.
+
+Sizes are Python ints or scalar int32 tensors; with tensors one traced graph serves every size.
+Each layer has one method, `active_weights`, that cuts its active weights. The forward pass and
+`materialize` both call it, and nothing else knows how a subnet's weights are cut.
+"""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+# What the sizes of a layer may be: a Python int, or a scalar int32 tensor inside a graph.
+Size = int | tf.Tensor
+
+
+def channels(inputs: tf.Tensor) -> Size:
+    """The number of channels, as an int where it is static."""
+    return inputs.shape[-1] or tf.shape(inputs)[-1]
+
+
+def pad_for_stride(inputs: tf.Tensor, kernel_size: Size) -> tf.Tensor:
+    """Zeros of k // 2 on each side of height and width, as PyTorch pads.
+
+    TensorFlow's SAME pads one less in front where the stride is 2 and the size is even.
+    """
+    pad = kernel_size // 2
+    return tf.pad(inputs, [[0, 0], [pad, pad], [pad, pad], [0, 0]])
+
+
+class ElasticConv2D(keras.layers.Layer):
+    """Convolution of the active input channels into the first `out_channels` filters.
+
+    Args:
+        filters: the most output channels.
+        kernel_size: odd side of the kernel.
+        strides: step of the kernel, 1 or 2.
+        use_bias: whether a bias is added.
+
+    Input: (batch, height, width, channels), at most the channels it was built with.
+    Output: (batch, ceil(height / strides), ceil(width / strides), out_channels).
+
+    Raises:
+        ValueError: the kernel is even.
+    """
+
+    def __init__(self, filters, kernel_size=1, strides=1, use_bias=False, **kwargs):
+        super().__init__(**kwargs)
+        _check_odd(kernel_size)
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.strides = strides
+        self.use_bias = use_bias
+
+    def build(self, input_shape):
+        shape = (self.kernel_size, self.kernel_size, input_shape[-1], self.filters)
+        # He-normal over the fan-out, as the published networks are initialized.
+        initializer = keras.initializers.VarianceScaling(2.0, mode="fan_out")
+        self.kernel = self.add_weight(name="kernel", shape=shape, initializer=initializer)
+        if self.use_bias:
+            self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
+
+    def active_weights(self, in_channels: Size, out_channels: Size) -> list[tf.Tensor]:
+        """Kernel (k, k, in, out) and, where there is one, bias (out)."""
+        kernel = tf.convert_to_tensor(self.kernel)[:, :, :in_channels, :out_channels]
+        if not self.use_bias:
+            return [kernel]
+        return [kernel, tf.convert_to_tensor(self.bias)[:out_channels]]
+
+    def call(self, inputs, out_channels=None):
+        out_channels = self.filters if out_channels is None else out_channels
+        kernel, *bias = self.active_weights(channels(inputs), out_channels)
+        if self.kernel_size > 1 and self.strides > 1:
+            inputs = pad_for_stride(inputs, self.kernel_size)
+        padding = "SAME" if self.strides == 1 else "VALID"
+        outputs = tf.nn.conv2d(inputs, kernel, self.strides, padding)
+        return tf.nn.bias_add(outputs, bias[0]) if bias else outputs
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "strides": self.strides,
+            "use_bias": self.use_bias,
+        }
+
+
+class ElasticDepthwiseConv2D(keras.layers.Layer):
+    """Depthwise convolution whose smaller kernels are made from the larger ones.
+
+    The weight is stored at the largest kernel. A smaller kernel is the center of the next larger
+    one, flattened, times a learned square matrix that all channels share: 7 -> 5 -> 3, the kernel
+    transformation of Once-for-All (arXiv 1908.09791, section 3.3). The matrices start as
+    identities, so a small kernel starts as the center of the large one.
+
+    Args:
+        kernel_sizes: the odd sides that can be active, e.g. (3, 5, 7).
+        strides: step of the kernel, 1 or 2.
+
+    Input: (batch, height, width, channels), at most the channels it was built with.
+    Output: (batch, ceil(height / strides), ceil(width / strides), channels).
+
+    Raises:
+        ValueError: a kernel is even.
+    """
+
+    def __init__(self, kernel_sizes=(3, 5, 7), strides=1, **kwargs):
+        super().__init__(**kwargs)
+        self.kernel_sizes = tuple(sorted(kernel_sizes))
+        for kernel_size in self.kernel_sizes:
+            _check_odd(kernel_size)
+        self.strides = strides
+
+    def build(self, input_shape):
+        largest = self.kernel_sizes[-1]
+        # Fan-out of a depthwise kernel: k * k outputs per input channel.
+        initializer = keras.initializers.RandomNormal(stddev=(2.0 / largest**2) ** 0.5)
+        self.kernel = self.add_weight(
+            name="kernel", shape=(largest, largest, input_shape[-1]), initializer=initializer
+        )
+        self.transforms = {
+            small: self.add_weight(
+                name=f"transform_{large}to{small}",
+                shape=(small * small, small * small),
+                initializer="identity",
+            )
+            for small, large in zip(self.kernel_sizes, self.kernel_sizes[1:], strict=False)
+        }
+
+    def active_weights(self, in_channels: Size, kernel_size: Size) -> list[tf.Tensor]:
+        """Kernel (k, k, channels, 1) of the first channels."""
+        largest = self.kernel_sizes[-1]
+        kernel = tf.convert_to_tensor(self.kernel)[:, :, :in_channels]
+        if len(self.kernel_sizes) == 1:
+            return [kernel[..., None]]
+        # All sizes are computed, at the center of a frame of the largest, and one is picked and
+        # cropped: kernels are small, and a graph without branches is traced much faster.
+        frames = {largest: kernel}
+        for small in reversed(self.kernel_sizes[:-1]):
+            margin = (kernel.shape[0] - small) // 2
+            center = kernel[margin : margin + small, margin : margin + small]
+            flat = tf.reshape(center, [small * small, -1])
+            flat = tf.matmul(tf.convert_to_tensor(self.transforms[small]), flat, transpose_a=True)
+            kernel = tf.reshape(flat, [small, small, -1])
+            margin = (largest - small) // 2
+            frames[small] = tf.pad(kernel, [[margin, margin], [margin, margin], [0, 0]])
+        sizes = list(frames)
+        picked = tf.argmax(tf.equal(sizes, kernel_size), output_type=tf.int32)
+        frame = tf.stack([frames[size] for size in sizes])[picked]
+        margin = (largest - kernel_size) // 2
+        return [frame[margin : margin + kernel_size, margin : margin + kernel_size, :, None]]
+
+    def call(self, inputs, kernel_size=None):
+        kernel_size = self.kernel_sizes[-1] if kernel_size is None else kernel_size
+        (kernel,) = self.active_weights(channels(inputs), kernel_size)
+        if self.strides > 1:
+            inputs = pad_for_stride(inputs, kernel_size)
+        padding = "SAME" if self.strides == 1 else "VALID"
+        strides = [1, self.strides, self.strides, 1]
+        return tf.nn.depthwise_conv2d(inputs, kernel, strides, padding)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "kernel_sizes": self.kernel_sizes,
+            "strides": self.strides,
+        }
+
+
+class ElasticBatchNormalization(keras.layers.Layer):
+    """Batch normalization of the active channels, with one set of statistics for all widths.
+
+    The moving statistics belong to whichever subnets ran last, so they are re-estimated for a
+    subnet before it is evaluated or cut out (training/calibration.py).
+
+    Args:
+        momentum: share of the old moving statistics that an update keeps.
+        epsilon: added to the variance.
+
+    Call arguments:
+        inputs: (batch, height, width, channels), at most the channels it was built with.
+        training: normalize with the batch's statistics and update the moving ones with them (the
+            variance unbiased, as PyTorch does).
+        bn_momentum: as `training`, but with this momentum (a scalar tensor) and the variance as
+            it is. 1 leaves the moving statistics alone; t / (t + 1) at batch t = 0, 1, ... makes
+            them the mean over the batches.
+
+    Output: the shape of the input.
+    """
+
+    def __init__(self, momentum=0.9, epsilon=1e-5, **kwargs):
+        super().__init__(**kwargs)
+        self.momentum = momentum
+        self.epsilon = epsilon
+
+    def build(self, input_shape):
+        shape = (input_shape[-1],)
+        self.gamma = self.add_weight(name="gamma", shape=shape, initializer="ones")
+        self.beta = self.add_weight(name="beta", shape=shape, initializer="zeros")
+        # Under tf.distribute the replicas' updates are averaged.
+        moving = {"shape": shape, "trainable": False, "aggregation": "mean", "autocast": False}
+        self.moving_mean = self.add_weight(name="moving_mean", initializer="zeros", **moving)
+        self.moving_variance = self.add_weight(name="moving_variance", initializer="ones", **moving)
+
+    def active_weights(self, in_channels: Size) -> list[tf.Tensor]:
+        """Gamma, beta, moving mean and moving variance, each (channels)."""
+        weights = (self.gamma, self.beta, self.moving_mean, self.moving_variance)
+        return [tf.convert_to_tensor(weight)[:in_channels] for weight in weights]
+
+    def call(self, inputs, training=False, bn_momentum=None):
+        gamma, beta, mean, variance = self.active_weights(channels(inputs))
+        # The fused op takes its parameters and statistics in float32 at any precision.
+        gamma, beta = tf.cast(gamma, tf.float32), tf.cast(beta, tf.float32)
+        if not training and bn_momentum is None:
+            outputs, _, _ = tf.compat.v1.nn.fused_batch_norm(
+                inputs, gamma, beta, mean, variance, self.epsilon, is_training=False
+            )
+            return outputs
+        outputs, batch_mean, batch_variance = tf.compat.v1.nn.fused_batch_norm(
+            inputs, gamma, beta, epsilon=self.epsilon, is_training=True
+        )
+        momentum = self.momentum
+        if bn_momentum is not None:
+            momentum = bn_momentum
+            # The op's variance is the unbiased one.
+            count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:-1]), tf.float32)
+            batch_variance *= (count - 1.0) / count
+        self._update(self.moving_mean, mean, batch_mean, momentum)
+        self._update(self.moving_variance, variance, batch_variance, momentum)
+        return outputs
+
+    def _update(self, moving, old, batch, momentum):
+        """Moves the active part of a statistic towards the batch's; the rest stays."""
+        batch = tf.stop_gradient(batch)
+        new = old * momentum + batch * (1.0 - momentum)
+        inactive = tf.convert_to_tensor(moving)[tf.shape(new)[0] :]
+        moving.assign(tf.ensure_shape(tf.concat([new, inactive], axis=0), moving.shape))
+
+    def get_config(self):
+        return {**super().get_config(), "momentum": self.momentum, "epsilon": self.epsilon}
+
+
+class ElasticSqueezeExcite(keras.layers.Layer):
+    """Squeeze-excite: scales each active channel by a gate that the image's mean decides.
+
+    Mean over height and width, 1x1 convolution to `se_channels` with ReLU, 1x1 convolution back
+    with hard sigmoid = relu6(x + 3) / 6 (arXiv 1905.02244).
+
+    Args:
+        se_channels: the most middle channels.
+
+    Input and output: (batch, height, width, channels), at most the channels it was built with.
+    """
+
+    def __init__(self, se_channels, **kwargs):
+        super().__init__(**kwargs)
+        self.se_channels = se_channels
+
+    def build(self, input_shape):
+        self.reduce = ElasticConv2D(self.se_channels, use_bias=True, name="reduce")
+        self.expand = ElasticConv2D(input_shape[-1], use_bias=True, name="expand")
+        self.reduce.build(input_shape)
+        self.expand.build((None, 1, 1, self.se_channels))
+
+    def call(self, inputs, se_channels=None):
+        gate = tf.reduce_mean(inputs, axis=[1, 2], keepdims=True)
+        gate = tf.nn.relu(self.reduce(gate, out_channels=se_channels))
+        gate = self.expand(gate, out_channels=channels(inputs))
+        return inputs * keras.activations.hard_sigmoid(gate)
+
+    def get_config(self):
+        return {**super().get_config(), "se_channels": self.se_channels}
+
+
+class ElasticDense(keras.layers.Layer):
+    """Dense layer on the active input features.
+
+    Args:
+        units: output features.
+
+    Input: (batch, features), at most the features it was built with. Output: (batch, units).
+    """
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+
+    def build(self, input_shape):
+        shape = (input_shape[-1], self.units)
+        initializer = keras.initializers.RandomNormal(stddev=0.01)
+        self.kernel = self.add_weight(name="kernel", shape=shape, initializer=initializer)
+        self.bias = self.add_weight(name="bias", shape=(self.units,), initializer="zeros")
+
+    def active_weights(self, in_features: Size) -> list[tf.Tensor]:
+        """Kernel (in, units) and bias (units)."""
+        kernel = tf.convert_to_tensor(self.kernel)[:in_features]
+        return [kernel, tf.convert_to_tensor(self.bias)]
+
+    def call(self, inputs):
+        kernel, bias = self.active_weights(channels(inputs))
+        return tf.matmul(inputs, kernel) + bias
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+def _check_odd(kernel_size):
+    if kernel_size % 2 == 0:
+        raise ValueError(f"A kernel size is odd, so that it has a center; got {kernel_size}.")

@@ -1,0 +1,96 @@
+"""Arch: the choices that make one subnet out of a supernet."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import numbers
+from typing import Any
+
+from ofa_tf.errors import UsageError
+
+# The published spelling of each field, in the order in which it is written.
+_PUBLISHED_KEYS = {
+    "ks": "kernel_sizes",
+    "e": "expand_ratios",
+    "d": "depths",
+    "w": "widths",
+    "r": "resolution",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Arch:
+    """One subnet's choices. Immutable, hashable, and equal when its fields are.
+
+    `kernel_sizes` and `expand_ratios` have one entry per block position of the largest net,
+    stage by stage. `SearchSpace.arch` gives the canonical form, in which the positions that
+    `depths` switches off hold 0, so that two spellings of one subnet compare equal.
+
+    Args:
+        depths: blocks run in each stage.
+        kernel_sizes: depthwise kernel of each block position; 0 where switched off.
+        expand_ratios: middle width over input width of each block position; 0 where switched off.
+        resolution: side of the square input image in pixels.
+        widths: width multiplier of each stage, in families that have them; else empty.
+    """
+
+    depths: tuple[int, ...]
+    kernel_sizes: tuple[int, ...]
+    expand_ratios: tuple[float, ...]
+    resolution: int
+    widths: tuple[float, ...] = ()
+
+    @classmethod
+    def from_dict(cls, choices: dict[str, Any]) -> Arch:
+        """Reads the published spelling: `{"ks": [...], "e": [...], "d": [...], "r": 224}`.
+
+        Raises:
+            UsageError: a key is missing or unknown, or a value is not a number.
+        """
+        if not isinstance(choices, dict):
+            raise UsageError(f"An arch is a JSON object with ks, e, d and r, not {choices!r}.")
+        # The published sampler writes "wid": None for the families that have no width choice.
+        given = {key: value for key, value in choices.items() if value is not None}
+        unknown = sorted(set(given) - set(_PUBLISHED_KEYS))
+        missing = sorted({"ks", "e", "d", "r"} - set(given))
+        if unknown or missing:
+            raise UsageError(
+                f"An arch has the keys ks, e, d and r (w where the family has widths); "
+                f"missing: {missing}, unknown: {unknown}."
+            )
+        fields = {_PUBLISHED_KEYS[key]: _numbers(key, value) for key, value in given.items()}
+        if len(fields["resolution"]) != 1:
+            raise UsageError(f"An arch has one resolution r, not {choices['r']!r}.")
+        fields["resolution"] = fields["resolution"][0]
+        return cls(**fields)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The published spelling, ready for JSON."""
+        choices = {}
+        for key, field in _PUBLISHED_KEYS.items():
+            value = getattr(self, field)
+            if value != ():
+                choices[key] = list(value) if isinstance(value, tuple) else value
+        return choices
+
+    @classmethod
+    def from_json(cls, text: str) -> Arch:
+        """Reads what `to_json` wrote. Raises UsageError when the text is no arch."""
+        try:
+            choices = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise UsageError(f"An arch is a JSON object; this is not JSON: {error}.") from error
+        return cls.from_dict(choices)
+
+    def to_json(self) -> str:
+        """One line of JSON in the published spelling."""
+        return json.dumps(self.to_dict())
+
+
+def _numbers(key: str, value: Any) -> tuple[float, ...]:
+    """A number or a list of them as a tuple, whole numbers as int."""
+    values = value if isinstance(value, (list, tuple)) else [value]
+    if not all(isinstance(v, numbers.Real) and not isinstance(v, bool) for v in values):
+        raise UsageError(f"An arch's {key} holds numbers, not {value!r}.")
+    return tuple(int(v) if v == int(v) else float(v) for v in values)

@@ -1,0 +1,242 @@
+"""Blueprint: the exact layer-by-layer plan of one subnet, and the blocks that it is made of.
+
+Everything about the shape of a subnet is decided by the family that draws its Blueprint. The
+Keras builder, the costs, the latency keys and the drawings only read it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+
+class WeightedLayer(NamedTuple):
+    """One layer with weights inside a block, as the costs see it."""
+
+    weights: int  # entries of the kernel; each is used once per output pixel
+    other: int  # biases, batch norm's gamma and beta
+    pixels: int  # height times width of the output
+
+
+class Block:
+    """One step of a Blueprint: a square feature map in, a square feature map out.
+
+    Subclasses are frozen dataclasses with `name`, `in_size`, `in_channels`, `out_size` and
+    `out_channels` (pixels of a side, channels), and define `key` and `weighted_layers`.
+    """
+
+    @property
+    def key(self) -> str:
+        """All that the block's latency depends on, as text: equal keys, equal latencies."""
+        raise NotImplementedError
+
+    @property
+    def weighted_layers(self) -> tuple[WeightedLayer, ...]:
+        """The layers with weights, in the order in which they run."""
+        raise NotImplementedError
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates for one image in convolutions and dense layers."""
+        return sum(layer.weights * layer.pixels for layer in self.weighted_layers)
+
+    @property
+    def params(self) -> int:
+        """Trainable parameters."""
+        return sum(layer.weights + layer.other for layer in self.weighted_layers)
+
+    @property
+    def peak_activations(self) -> int:
+        """The most tensor elements that are alive at once for one image."""
+        return self.in_size**2 * self.in_channels + self.out_size**2 * self.out_channels
+
+
+@dataclasses.dataclass(frozen=True)
+class Conv(Block):
+    """A regular convolution without bias, batch norm where asked for, an activation."""
+
+    name: str
+    in_size: int
+    in_channels: int
+    out_channels: int
+    kernel_size: int
+    stride: int
+    activation: str
+    batch_norm: bool = True
+
+    @property
+    def out_size(self) -> int:
+        return conv_size(self.in_size, self.stride)
+
+    @property
+    def key(self) -> str:
+        return (
+            f"conv-{self.in_size}x{self.in_channels}-{self.out_size}x{self.out_channels}"
+            f"-k{self.kernel_size}-s{self.stride}-{self.activation}-bn{int(self.batch_norm)}"
+        )
+
+    @property
+    def weighted_layers(self) -> tuple[WeightedLayer, ...]:
+        weights = self.kernel_size**2 * self.in_channels * self.out_channels
+        other = 2 * self.out_channels * self.batch_norm
+        return (WeightedLayer(weights, other, self.out_size**2),)
+
+
+@dataclasses.dataclass(frozen=True)
+class InvertedResidual(Block):
+    """1x1 expand, depthwise, squeeze-excite, 1x1 project; batch norm after each convolution.
+
+    Args:
+        position: its place among the elastic blocks; None for a block that every subnet has.
+        mid_channels: width between expand and project.
+        se_channels: middle width of squeeze-excite; 0 for none.
+        expand: False where there is no first convolution (then mid_channels == in_channels).
+        shortcut: whether the input is added to the output.
+    """
+
+    name: str
+    position: int | None
+    in_size: int
+    in_channels: int
+    mid_channels: int
+    out_channels: int
+    kernel_size: int
+    stride: int
+    activation: str
+    se_channels: int
+    expand: bool
+    shortcut: bool
+
+    @property
+    def out_size(self) -> int:
+        return conv_size(self.in_size, self.stride)
+
+    @property
+    def key(self) -> str:
+        return (
+            f"inverted_residual-{self.in_size}x{self.in_channels}"
+            f"-{self.out_size}x{self.out_channels}-mid{self.mid_channels}-k{self.kernel_size}"
+            f"-s{self.stride}-{self.activation}-se{self.se_channels}"
+            f"-expand{int(self.expand)}-shortcut{int(self.shortcut)}"
+        )
+
+    @property
+    def weighted_layers(self) -> tuple[WeightedLayer, ...]:
+        mid, out_pixels = self.mid_channels, self.out_size**2
+        layers = []
+        if self.expand:
+            layers.append(WeightedLayer(self.in_channels * mid, 2 * mid, self.in_size**2))
+        layers.append(WeightedLayer(self.kernel_size**2 * mid, 2 * mid, out_pixels))
+        if self.se_channels:
+            layers.append(WeightedLayer(mid * self.se_channels, self.se_channels, 1))
+            layers.append(WeightedLayer(self.se_channels * mid, mid, 1))
+        layers.append(WeightedLayer(mid * self.out_channels, 2 * self.out_channels, out_pixels))
+        return tuple(layers)
+
+    @property
+    def peak_activations(self) -> int:
+        image = self.in_size**2 * self.in_channels
+        expanded = self.in_size**2 * self.mid_channels
+        filtered = self.out_size**2 * self.mid_channels
+        projected = self.out_size**2 * self.out_channels
+        kept = image if self.shortcut else 0
+        steps = [kept + expanded + filtered, kept + filtered + projected]
+        if self.expand:
+            steps.append(image + expanded)
+        return max(steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class GlobalPool(Block):
+    """The mean over height and width, which stay as 1 x 1."""
+
+    name: str
+    in_size: int
+    in_channels: int
+
+    out_size = 1
+    weighted_layers = ()
+
+    @property
+    def out_channels(self) -> int:
+        return self.in_channels
+
+    @property
+    def key(self) -> str:
+        return f"global_pool-{self.in_size}x{self.in_channels}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier(Block):
+    """Dropout and a dense layer with bias on a 1 x 1 feature map: the logits."""
+
+    name: str
+    in_channels: int
+    out_channels: int
+    dropout: float
+
+    in_size = 1
+    out_size = 1
+
+    @property
+    def key(self) -> str:
+        return f"classifier-{self.in_channels}-{self.out_channels}"
+
+    @property
+    def weighted_layers(self) -> tuple[WeightedLayer, ...]:
+        return (WeightedLayer(self.in_channels * self.out_channels, self.out_channels, 1),)
+
+
+@dataclasses.dataclass(frozen=True)
+class Blueprint:
+    """The plan of one subnet, from the image to the logits.
+
+    Args:
+        resolution: side of the square input image in pixels.
+        blocks: in the order in which they run; each block's input is the one before's output.
+        bn_momentum: share of the old value in the update of a moving statistic, as in Keras.
+        bn_epsilon: added to the variance in batch norm.
+    """
+
+    resolution: int
+    blocks: tuple[Block, ...]
+    bn_momentum: float = 0.9
+    bn_epsilon: float = 1e-5
+
+    @property
+    def num_classes(self) -> int:
+        return self.blocks[-1].out_channels
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates for one image, batch norm and activations not counted."""
+        return sum(block.macs for block in self.blocks)
+
+    @property
+    def params(self) -> int:
+        """Trainable parameters, batch norm's gamma and beta included."""
+        return sum(block.params for block in self.blocks)
+
+    @property
+    def peak_activations(self) -> int:
+        """The most tensor elements that are alive at once for one image."""
+        return max(block.peak_activations for block in self.blocks)
+
+    @property
+    def elastic_blocks(self) -> tuple[InvertedResidual, ...]:
+        """The blocks that the arch chose, by position."""
+        return tuple(b for b in self.blocks if getattr(b, "position", None) is not None)
+
+
+def conv_size(size: int, stride: int) -> int:
+    """Output side of a convolution with an odd kernel k, padded by k // 2 on each side."""
+    return (size - 1) // stride + 1
+
+
+def make_divisible(value: float, divisor: int = 8) -> int:
+    """The nearest multiple of `divisor` (half up), at least one, one more where 10 % was lost.
+
+    The rounding of channels in MobileNet and in Once-for-All (arXiv 1908.09791).
+    """
+    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * value else rounded

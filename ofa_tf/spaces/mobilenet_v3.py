@@ -1,0 +1,196 @@
+"""The MobileNetV3 family (arXiv 1905.02244 as Once-for-All uses it) and its spaces."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+from ofa_tf.spaces.arch import Arch
+from ofa_tf.spaces.blueprint import (
+    Block,
+    Blueprint,
+    Classifier,
+    Conv,
+    GlobalPool,
+    InvertedResidual,
+    make_divisible,
+)
+from ofa_tf.spaces.search_space import SearchSpace
+
+
+class Stage(NamedTuple):
+    """A row of a family's table: blocks of one output width, the first of which may stride."""
+
+    width: int
+    stride: int
+    activation: str
+    squeeze_excite: bool
+    blocks: int = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class MobileNetV3:
+    """A table of stages between a stem and a head; all widths times `width_mult`.
+
+    Args:
+        stem_width: channels of the 3x3 stem and of the first, fixed block.
+        stem_stride: 2 as published; 1 keeps the pixels of small images.
+        stages: the elastic stages.
+        final_expand_width: channels of the 1x1 convolution before the mean.
+        feature_mix_width: channels of the 1x1 convolution after it.
+        width_mult: multiplies every width, before rounding to a multiple of 8.
+        dropout: rate before the classifier.
+    """
+
+    stem_width: int
+    stem_stride: int
+    stages: tuple[Stage, ...]
+    final_expand_width: int
+    feature_mix_width: int
+    width_mult: float = 1.0
+    dropout: float = 0.1
+
+    @property
+    def stage_depths(self) -> tuple[int, ...]:
+        return tuple(stage.blocks for stage in self.stages)
+
+    def blueprint(self, arch: Arch, num_classes: int) -> Blueprint:
+        """The plan of a canonical arch."""
+        stem_width = self._width(self.stem_width)
+        stem = Conv("stem", arch.resolution, 3, stem_width, 3, self.stem_stride, "hard_swish")
+        blocks: list[Block] = [stem]
+        blocks.append(
+            _block("first", None, stem, stem_width, stem_width, 3, 1, "relu", False, expand=False)
+        )
+        start = 0
+        for s, (stage, depth) in enumerate(zip(self.stages, arch.depths, strict=True)):
+            for b in range(depth):
+                position = start + b
+                in_channels = blocks[-1].out_channels
+                blocks.append(
+                    _block(
+                        f"stage{s}_block{b}",
+                        position,
+                        blocks[-1],
+                        make_divisible(round(in_channels * arch.expand_ratios[position])),
+                        self._width(stage.width),
+                        arch.kernel_sizes[position],
+                        stage.stride if b == 0 else 1,
+                        stage.activation,
+                        stage.squeeze_excite,
+                    )
+                )
+            start += stage.blocks
+        blocks += self._head(blocks[-1], num_classes)
+        return Blueprint(arch.resolution, tuple(blocks))
+
+    def _head(self, last: Block, num_classes: int) -> list[Block]:
+        wide = self._width(self.final_expand_width)
+        mixed = self._width(self.feature_mix_width)
+        return [
+            Conv("final_expand", last.out_size, last.out_channels, wide, 1, 1, "hard_swish"),
+            GlobalPool("pool", last.out_size, wide),
+            Conv("feature_mix", 1, wide, mixed, 1, 1, "hard_swish", batch_norm=False),
+            Classifier("classifier", mixed, num_classes, self.dropout),
+        ]
+
+    def _width(self, base: int) -> int:
+        return make_divisible(base * self.width_mult)
+
+
+def _block(
+    name: str,
+    position: int | None,
+    previous: Block,
+    mid_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    stride: int,
+    activation: str,
+    squeeze_excite: bool,
+    expand: bool = True,
+) -> InvertedResidual:
+    return InvertedResidual(
+        name=name,
+        position=position,
+        in_size=previous.out_size,
+        in_channels=previous.out_channels,
+        mid_channels=mid_channels,
+        out_channels=out_channels,
+        kernel_size=kernel_size,
+        stride=stride,
+        activation=activation,
+        se_channels=make_divisible(mid_channels // 4) if squeeze_excite else 0,
+        expand=expand,
+        shortcut=stride == 1 and previous.out_channels == out_channels,
+    )
+
+
+def _published(width_mult: float) -> MobileNetV3:
+    """The networks of Once-for-All: 20 elastic blocks in five stages."""
+    return MobileNetV3(
+        stem_width=16,
+        stem_stride=2,
+        stages=(
+            Stage(24, 2, "relu", False),
+            Stage(40, 2, "relu", True),
+            Stage(80, 2, "hard_swish", False),
+            Stage(112, 1, "hard_swish", True),
+            Stage(160, 2, "hard_swish", True),
+        ),
+        final_expand_width=960,
+        feature_mix_width=1280,
+        width_mult=width_mult,
+    )
+
+
+_CIFAR = MobileNetV3(
+    stem_width=16,
+    stem_stride=1,
+    stages=(
+        Stage(24, 2, "relu", False, blocks=3),
+        Stage(48, 2, "relu", True, blocks=3),
+        Stage(80, 2, "hard_swish", True, blocks=3),
+    ),
+    final_expand_width=320,
+    feature_mix_width=512,
+)
+
+_TINY = MobileNetV3(
+    stem_width=8,
+    stem_stride=2,
+    stages=(
+        Stage(16, 1, "relu", False, blocks=2),
+        Stage(24, 2, "relu", True, blocks=2),
+        Stage(40, 2, "hard_swish", True, blocks=2),
+    ),
+    final_expand_width=128,
+    feature_mix_width=160,
+)
+
+_ELASTIC = {"depths": (2, 3, 4), "kernel_sizes": (3, 5, 7), "expand_ratios": (3, 4, 6)}
+
+SPACES = (
+    SearchSpace(
+        "ofa_mbv3_w1.0", _published(1.0), **_ELASTIC, resolutions=tuple(range(128, 225, 4))
+    ),
+    SearchSpace(
+        "ofa_mbv3_w1.2", _published(1.2), **_ELASTIC, resolutions=tuple(range(160, 225, 4))
+    ),
+    SearchSpace(
+        "ofa_mbv3_cifar",
+        _CIFAR,
+        depths=(1, 2, 3),
+        kernel_sizes=(3, 5, 7),
+        expand_ratios=(2, 3, 4),
+        resolutions=(24, 28, 32),
+    ),
+    SearchSpace(
+        "ofa_mbv3_tiny",
+        _TINY,
+        depths=(1, 2),
+        kernel_sizes=(3, 5, 7),
+        expand_ratios=(2, 3, 4),
+        resolutions=(20, 24, 28, 32),
+    ),
+)
