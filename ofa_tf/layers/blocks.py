@@ -10,6 +10,7 @@ import dataclasses
 from typing import NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from ofa_tf.layers.elastic import (
@@ -160,6 +161,27 @@ class InvertedResidualBlock(_PlannedBlock):
         weights["project_conv"] = self.project_conv.active_weights(mid, plan.out_channels)
         weights["project_bn"] = self.project_bn.active_weights(plan.out_channels)
         return weights
+
+    def permute_channels(self, mid_order: np.ndarray, se_order: np.ndarray | None = None) -> None:
+        """Reorders the middle channels, and those of squeeze-excite; the function stays the same.
+
+        Args:
+            mid_order: a permutation of the middle channels of the largest net.
+            se_order: a permutation of the middle channels of squeeze-excite, where there is one.
+        """
+        mid_axes = [(self.depthwise_conv.kernel, 2), (self.project_conv.kernel, 2)]
+        mid_axes += [(weight, 0) for weight in self.depthwise_bn.weights]
+        if self.plan.expand:
+            mid_axes += [(self.expand_conv.kernel, 3)]
+            mid_axes += [(weight, 0) for weight in self.expand_bn.weights]
+        se_axes = []
+        if self.plan.se_channels:
+            reduce, expand = self.squeeze_excite.reduce, self.squeeze_excite.expand
+            mid_axes += [(reduce.kernel, 2), (expand.kernel, 3), (expand.bias, 0)]
+            se_axes = [(reduce.kernel, 3), (reduce.bias, 0), (expand.kernel, 2)]
+        for order, axes in ((mid_order, mid_axes), (se_order, se_axes)):
+            for weight, axis in axes:
+                weight.assign(np.take(weight.numpy(), order, axis))
 
     def get_config(self):
         return {**super().get_config(), "kernel_sizes": self.kernel_sizes}

@@ -1,0 +1,1 @@
+"""Progressive shrinking, recalibration and evaluation of subnets, checkpoints."""

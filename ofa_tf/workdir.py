@@ -1,0 +1,95 @@
+"""Workdir: the folder of one job, where every command finds what the one before it left."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from typing import Any
+
+from ofa_tf.errors import FailureError, UsageError
+from ofa_tf.files import read_json, write_json
+
+
+class Workdir:
+    """The files of a job, by name. Nothing is read or written until it is asked for.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = pathlib.Path(path)
+        self.config_file = self.path / "config.json"
+        self.checkpoints = self.path / "checkpoints"
+        self.teacher = self.checkpoints / "teacher.npz"
+        self.metrics = self.path / "metrics.jsonl"
+        self.accuracy_rows = self.path / "accuracy_rows.jsonl"
+        self.accuracy_predictor = self.path / "accuracy_predictor.npz"
+        self.accuracy_report = self.path / "accuracy_report.json"
+        self.search_result = self.path / "search.json"
+        self.subnets = self.path / "subnets"
+        self.measurements = self.path / "measurements.jsonl"
+        self.results = self.path / "results.json"
+        self.pictures = self.path / "pictures"
+
+    def latency_table(self, target: str, precision: str = "float32") -> pathlib.Path:
+        return self.path / f"latency_{target}_{precision}.json"
+
+    def start(self, config: dict[str, Any]) -> None:
+        """Records the settings of a job, or checks that they are those of the job that is here.
+
+        Raises:
+            UsageError: the folder holds a job with other settings; they are named.
+            FailureError: the folder cannot be written.
+        """
+        # As JSON has it, so that tuples and lists compare equal.
+        config = json.loads(json.dumps(config))
+        if self.config_file.exists():
+            there = self.config()
+            different = _differences(there, config)
+            if different:
+                raise UsageError(
+                    f"{self.path} holds a job with other settings: {'; '.join(different)}. "
+                    "Give another --workdir, or the same settings to go on with it."
+                )
+            return
+        write_json(self.config_file, config)
+
+    def config(self) -> dict[str, Any]:
+        """The settings of the job.
+
+        Raises:
+            UsageError: nothing was trained here.
+        """
+        if not self.config_file.exists():
+            raise UsageError(f"{self.path} holds no job. Run ofa-train with this --workdir first.")
+        return read_json(self.config_file)
+
+    def append(self, path: pathlib.Path, row: dict[str, Any]) -> None:
+        """Appends a line of JSON to one of the files. Raises FailureError if the disk refuses."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "a") as file:
+                file.write(json.dumps(row) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise FailureError(f"{path} could not be written: {error.strerror}.") from error
+
+
+def _differences(there: dict, here: dict, prefix: str = "") -> list[str]:
+    """`name was A, is B` for every setting that differs."""
+    different = []
+    for key in sorted(set(there) | set(here)):
+        old, new = there.get(key), here.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            different += _differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            different.append(f"{prefix}{key} was {_short(old)}, is {_short(new)}")
+    return different
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
