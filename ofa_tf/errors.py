@@ -9,4 +9,4 @@ class UsageError(ValueError):
 
 
 class FailureError(RuntimeError):
-    """The request was fine but the work could not be done: a full disk, a damaged file. Exit code 1."""
+    """The request was fine but the work could not be done: a full disk, say. Exit code 1."""

@@ -25,7 +25,7 @@ from ofa_tf.training.sorting import sort_channels
 from ofa_tf.workdir import Workdir
 
 
-class Interrupted(Exception):  # noqa: N818, not an error
+class Interrupted(KeyboardInterrupt):
     """SIGINT or SIGTERM came; the step was finished and saved. `exit_code` is 128 + signal."""
 
     def __init__(self, signal_number: int):

@@ -1,0 +1,1 @@
+"""One thin module per command. Flags and the environment are read here and nowhere else."""
