@@ -10,8 +10,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-# What the sizes of a layer may be: a Python int, or a scalar int32 tensor inside a graph.
-Size = int | tf.Tensor
+from ofa_tf.layers.depthwise import Size, depthwise_conv2d
 
 
 def channels(inputs: tf.Tensor) -> Size:
@@ -154,11 +153,7 @@ class ElasticDepthwiseConv2D(keras.layers.Layer):
     def call(self, inputs, kernel_size=None):
         kernel_size = self.kernel_sizes[-1] if kernel_size is None else kernel_size
         (kernel,) = self.active_weights(channels(inputs), kernel_size)
-        if self.strides > 1:
-            inputs = pad_for_stride(inputs, kernel_size)
-        padding = "SAME" if self.strides == 1 else "VALID"
-        strides = [1, self.strides, self.strides, 1]
-        return tf.nn.depthwise_conv2d(inputs, kernel, strides, padding)
+        return depthwise_conv2d(inputs, kernel, self.strides, kernel_size)
 
     def get_config(self):
         return {

@@ -1,0 +1,138 @@
+"""card.json: what an exported subnet is, and which files of its folder are up to date."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import hashlib
+import importlib.metadata
+import pathlib
+from typing import Any
+
+import tensorflow as tf
+
+from ofa_tf.errors import FailureError, UsageError
+from ofa_tf.files import read_json, write_json
+from ofa_tf.spaces import Arch, Blueprint, SearchSpace
+
+CARD = "card.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class SubnetSpec:
+    """Which subnet is exported; where two are equal, so are their files.
+
+    Args:
+        name: what to call it; also the name of the Keras model.
+        space: the search space.
+        arch: the subnet.
+        class_names: one per output, in order.
+        normalization: mean and standard deviation per channel on pixels from 0 to 255, which the
+            exported models apply themselves.
+        fingerprint: stands for all else that decides the card: the supernet's weights, and the
+            images of the batch-norm recalibration, the int8 calibration and the evaluation.
+
+    Raises:
+        UsageError: the arch is not in the space, or the name is empty or has a slash.
+    """
+
+    name: str
+    space: SearchSpace
+    arch: Arch
+    class_names: tuple[str, ...]
+    normalization: tuple[tuple[float, ...], tuple[float, ...]]
+    fingerprint: str
+
+    def __post_init__(self):
+        if not self.name or "/" in self.name:  # Keras refuses these too
+            raise UsageError(f"A subnet's name is not empty and has no slash; not {self.name!r}.")
+        object.__setattr__(self, "arch", self.space.arch(self.arch))
+        object.__setattr__(self, "class_names", tuple(self.class_names))
+        mean, std = (tuple(map(float, values)) for values in self.normalization)
+        object.__setattr__(self, "normalization", (mean, std))
+
+    @property
+    def plan(self) -> Blueprint:
+        return self.space.blueprint(self.arch, len(self.class_names))
+
+    def describe(self) -> dict[str, Any]:
+        """The part of the card that does not depend on the files, ready for JSON."""
+        plan, (mean, std) = self.plan, self.normalization
+        side = plan.resolution
+        return {
+            "name": self.name,
+            "space": self.space.root.name,
+            "arch": self.arch.to_dict(),
+            "fingerprint": self.fingerprint,
+            "resolution": side,
+            "macs": plan.macs,
+            "params": plan.params,
+            "classes": list(self.class_names),
+            "input": {
+                "name": "image",
+                "shape": [1, side, side, 3],
+                "dtype": "float32",
+                "channels": "RGB",
+                "value_range": [0, 255],
+                "normalization": {"inside_model": True, "mean": list(mean), "std": list(std)},
+            },
+            "output": {
+                "name": "logits",
+                "shape": [1, plan.num_classes],
+                "dtype": "float32",
+                "meaning": "logits, one per class in the order of labels.txt",
+            },
+        }
+
+
+def load_card(folder: pathlib.Path, spec: SubnetSpec) -> dict[str, Any]:
+    """The folder's card, if it is one of this spec, else a fresh one without files.
+
+    A file that is missing or has other bytes than the card says is left out of it.
+    """
+    fresh = spec.describe()
+    card = fresh | {"versions": versions(), "date": now(), "files": {}}
+    with contextlib.suppress(FailureError):  # no card or a damaged one: everything is made anew
+        found = read_json(folder / CARD)
+        if isinstance(found, dict) and {key: found.get(key) for key in fresh} == fresh:
+            card = found
+    files = card.get("files")
+    entries = files.items() if isinstance(files, dict) else ()
+    return card | {"files": {key: entry for key, entry in entries if _is_intact(folder, entry)}}
+
+
+def save_card(folder: pathlib.Path, card: dict[str, Any]) -> None:
+    """Writes the card as of this moment. Raises FailureError where the disk refuses."""
+    write_json(folder / CARD, card | {"versions": versions(), "date": now()})
+
+
+def describe_file(path: pathlib.Path) -> dict[str, Any]:
+    """Name, size and hash of a file. Raises OSError where it cannot be read."""
+    content = path.read_bytes()
+    return {
+        "file": path.name,
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """What made the files."""
+    try:
+        ofa_tf = importlib.metadata.version("ofa_tf")
+    except importlib.metadata.PackageNotFoundError:
+        ofa_tf = "not installed"
+    return {"ofa_tf": ofa_tf, "tensorflow": tf.__version__}
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def _is_intact(folder: pathlib.Path, entry: Any) -> bool:
+    try:
+        return entry.items() >= describe_file(folder / entry["file"]).items()
+    except (OSError, AttributeError, KeyError, TypeError):
+        return False

@@ -1,0 +1,81 @@
+"""A supernet's subnets fitted to ten kinds of images, and exported."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from ofa_tf.data import MEAN, STD
+from ofa_tf.export import SubnetSpec, export_subnet
+from ofa_tf.models import Supernet
+from ofa_tf.spaces import get_space
+
+NUM_CLASSES = 10
+CLASS_NAMES = tuple(f"kind {i}" for i in range(NUM_CLASSES))
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """A subnet's folder and all that it was made from."""
+
+    spec: SubnetSpec
+    folder: Path
+    card: dict
+    model: keras.Model
+    images: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def batches(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        return [(self.images[:50], self.labels[:50]), (self.images[50:], self.labels[50:])]
+
+
+def make_spec(arch, **changes) -> SubnetSpec:
+    space = get_space("ofa_mbv3_tiny")
+    spec = SubnetSpec("small", space, arch, CLASS_NAMES, (MEAN, STD), "weights 1")
+    return dataclasses.replace(spec, **changes)
+
+
+def separated_images(side: int, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Noisy copies of ten coarse color patterns, pixels from 0 to 255, and their kinds."""
+    rng = np.random.default_rng(seed)
+    patterns = np.random.default_rng(7).uniform(20, 235, (NUM_CLASSES, 4, 4, 3))
+    patterns = patterns.repeat(side // 4, axis=1).repeat(side // 4, axis=2)
+    labels = rng.integers(0, NUM_CLASSES, count)
+    images = patterns[labels] + rng.normal(0, 8, (count, side, side, 3))
+    return images.clip(0, 255).astype(np.float32), labels
+
+
+def fit_classifier(supernet: Supernet, spec: SubnetSpec, images, labels) -> None:
+    """Solves the dense layer by least squares, so that the logits mean something."""
+    model = supernet.subnet(spec.arch, normalization=spec.normalization)
+    dense = next(layer for layer in model.layers if isinstance(layer, keras.layers.Dense))
+    features = keras.Model(model.input, dense.input).predict(images, verbose=0)
+    ones = np.ones((len(features), 1))
+    targets = 10 * np.eye(NUM_CLASSES)[labels]
+    gram = np.hstack([features, ones])
+    solved = np.linalg.solve(gram.T @ gram + 0.1 * np.eye(gram.shape[1]), gram.T @ targets)
+    kernel, bias = supernet.blocks[-1].dense.weights
+    kernel.assign(solved[:-1].reshape(kernel.shape))
+    bias.assign(solved[-1])
+
+
+def export(supernet: Supernet, which: str, folder: Path) -> Exported:
+    """Exports and evaluates `space.max()` or `space.min()` in every format."""
+    spec = make_spec(getattr(supernet.space, which)())
+    side = spec.arch.resolution
+    train_images, train_labels = separated_images(side, 200, seed=1)
+    fit_classifier(supernet, spec, train_images, train_labels)
+    images, labels = separated_images(side, 120, seed=2)
+    card = export_subnet(
+        supernet,
+        spec,
+        folder,
+        calibration_images=train_images[:64],
+        test_batches=[(images[:50], labels[:50]), (images[50:], labels[50:])],
+    )
+    model = supernet.subnet(spec.arch, normalization=spec.normalization)
+    return Exported(spec, folder, card, model, images, labels)
