@@ -33,8 +33,9 @@ class Workdir:
         self.results = self.path / "results.json"
         self.pictures = self.path / "pictures"
 
-    def latency_table(self, target: str, precision: str = "float32") -> pathlib.Path:
-        return self.path / f"latency_{target}_{precision}.json"
+    def latency_table(self, target: str, threads: int) -> pathlib.Path:
+        """The latency table of a target, float32, with so many threads."""
+        return self.path / f"latency_{target}_float32_{threads}t.json"
 
     def start(self, config: dict[str, Any]) -> None:
         """Records the settings of a job, or checks that they are those of the job that is here.

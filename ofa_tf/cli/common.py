@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import functools
+import logging
+import math
 import os
+import pathlib
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from absl import app, flags, logging
+from absl import app, flags
 
+import mobile_bench
 from ofa_tf.errors import FailureError, UsageError
 from ofa_tf.workdir import Workdir
 
 if TYPE_CHECKING:
     from ofa_tf.data import ImageData
     from ofa_tf.models import Supernet
+    from ofa_tf.search import LatencyTable
+    from ofa_tf.spaces import SearchSpace
+    from ofa_tf.training.calibration import SubnetEvaluator
 
 FLAGS = flags.FLAGS
+
+log = logging.getLogger("ofa_tf")
 
 
 def run(command: Callable[[], None], usage: str) -> None:
@@ -31,13 +41,13 @@ def run(command: Callable[[], None], usage: str) -> None:
     """
 
     def main(_) -> None:
-        logging.set_verbosity(logging.INFO)
+        _log_to_stderr()
         try:
             _prepare_environment()
             command()
-        except UsageError as error:
+        except (UsageError, mobile_bench.UsageError) as error:
             _end(str(error), 2)
-        except FailureError as error:
+        except (FailureError, mobile_bench.FailureError) as error:
             _end(str(error), 1)
         except KeyboardInterrupt as interruption:
             code = getattr(interruption, "exit_code", 130)
@@ -68,6 +78,15 @@ def _end(message: str, code: int) -> None:
     sys.exit(code)
 
 
+def _log_to_stderr() -> None:
+    """What ofa_tf says goes to stderr, plainly; what others say only from warnings on."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
 def _prepare_environment() -> None:
     """Before TensorFlow is imported: the backend must be its own, and its start-up talk is off."""
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
@@ -84,29 +103,125 @@ def define_workdir() -> None:
     flags.mark_flag_as_required("workdir")
 
 
+def define_target() -> None:
+    flags.DEFINE_enum("target", "host", ["host"], "Where latencies are measured.")
+    flags.DEFINE_integer("threads", 1, "Threads of the TFLite runtime.", lower_bound=1)
+
+
 def workdir() -> Workdir:
     return Workdir(FLAGS.workdir)
 
 
-def load_data(config: dict, workdir: Workdir) -> ImageData:
-    """The images that the job was trained on."""
-    from ofa_tf.data import load_dataset
+class Job:
+    """A job that was begun by ofa-train: its space, images and newest weights.
 
-    return load_dataset(**config["data"], cache_dir=str(workdir.path / "data"))
-
-
-def load_supernet(config: dict, workdir: Workdir) -> Supernet:
-    """The job's supernet with the newest weights.
+    Each is loaded when it is first asked for.
 
     Raises:
-        UsageError: there is no checkpoint yet.
-        FailureError: it cannot be read.
+        UsageError: the workdir holds no job.
     """
-    from ofa_tf.models import Supernet
-    from ofa_tf.spaces import get_space
-    from ofa_tf.training.checkpoints import CheckpointFolder
 
-    supernet = Supernet(get_space(config["space"]), len(config["class_names"]))
-    if CheckpointFolder(workdir.checkpoints).load_newest(weights=supernet.variables) is None:
-        raise UsageError(f"{workdir.checkpoints} has no checkpoint. Run ofa-train first.")
-    return supernet
+    def __init__(self, workdir: Workdir):
+        self.workdir = workdir
+        self.config = workdir.config()
+
+    @property
+    def space(self) -> SearchSpace:
+        from ofa_tf.spaces import get_space
+
+        return get_space(self.config["space"])
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(self.config["class_names"])
+
+    @functools.cached_property
+    def data(self) -> ImageData:
+        return load_data(self.config["data"], self.workdir)
+
+    @functools.cached_property
+    def supernet(self) -> Supernet:
+        """Raises UsageError where there is no checkpoint, FailureError where none can be read."""
+        from ofa_tf.models import Supernet
+        from ofa_tf.training.checkpoints import CheckpointFolder
+
+        supernet = Supernet(self.space, len(self.class_names))
+        state = CheckpointFolder(self.workdir.checkpoints).load_newest(weights=supernet.variables)
+        if state is None:
+            raise UsageError(f"{self.workdir.checkpoints} has no checkpoint. Run ofa-train first.")
+        if not state.get("finished"):
+            log.warning("The training in %s is not finished.", self.workdir.path)
+        return supernet
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Stands for the weights, and for what recalibration and evaluation see."""
+        from ofa_tf.training.checkpoints import weights_hash
+
+        return (
+            f"{weights_hash(self.supernet)}-{self.config['calibration_images']}"
+            f"-{self.config['eval_crop']}"
+        )
+
+    def evaluator(self, split: str, limit: int | None = None) -> SubnetEvaluator:
+        """Accuracies of subnets on a split, recalibrated."""
+        from ofa_tf.training.calibration import SubnetEvaluator
+
+        return SubnetEvaluator(
+            self.supernet,
+            self.data,
+            split,
+            limit=limit,
+            calibration_images=self.config["calibration_images"],
+            eval_crop=self.config["eval_crop"],
+        )
+
+    def latency_table(self) -> LatencyTable:
+        """The table that ofa-latency measured on --target with --threads."""
+        from ofa_tf.search import LatencyTable
+
+        path = latency_file(self.workdir)
+        if not path.exists():
+            raise UsageError(f"{path} is missing. Run ofa-latency --workdir={FLAGS.workdir} first.")
+        return LatencyTable.load(path, self.space)
+
+
+def latency_file(workdir: Workdir) -> pathlib.Path:
+    return workdir.latency_table(FLAGS.target, FLAGS.threads)
+
+
+def load_data(config: dict, workdir: Workdir) -> ImageData:
+    """The images of a job, by the arguments of `load_dataset`."""
+    from ofa_tf.data import load_dataset
+
+    return load_dataset(**config, cache_dir=str(workdir.path / "data"))
+
+
+def numbers(flag: str) -> list[float]:
+    """A list flag as numbers; empty where it was not given. Raises UsageError."""
+    texts = getattr(FLAGS, flag) or []
+    try:
+        return [float(text) for text in texts]
+    except ValueError:
+        raise UsageError(f"--{flag} is a list of numbers, not {','.join(texts)!r}.") from None
+
+
+def positive_numbers(flag: str) -> list[float]:
+    """A list flag as finite numbers above zero, each once, ascending. Raises UsageError."""
+    values = sorted(set(numbers(flag)))
+    if any(not 0 < value < math.inf for value in values):
+        raise UsageError(f"--{flag} holds positive numbers, not {','.join(getattr(FLAGS, flag))}.")
+    return values
+
+
+def progress_bar(**options):
+    """A tqdm bar on stderr, and the `(done, total)` callback that moves it."""
+    from tqdm import tqdm
+
+    bar = tqdm(**options)
+
+    def update(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    return bar, update

@@ -7,7 +7,7 @@ Run the same command again to go on after an interruption.
 
 from __future__ import annotations
 
-from absl import flags, logging
+from absl import flags
 
 from ofa_tf.cli import common
 from ofa_tf.errors import UsageError
@@ -74,7 +74,7 @@ def train() -> None:
     from ofa_tf.training.calibration import SubnetEvaluator
     from ofa_tf.training.trainer import Trainer
 
-    data = common.load_data({"data": data_config}, workdir)
+    data = common.load_data(data_config, workdir)
     workdir.start(
         {
             "space": space.name,
@@ -94,7 +94,7 @@ def train() -> None:
         eval_crop=FLAGS.eval_crop,
     )
     Trainer(supernet, data, recipe, workdir, evaluator, FLAGS.checkpoint_minutes).fit()
-    logging.info("Trained. The supernet is in %s.", workdir.checkpoints)
+    common.log.info("Trained. The supernet is in %s.", workdir.checkpoints)
 
 
 def _recipe(space):
@@ -102,16 +102,15 @@ def _recipe(space):
     from ofa_tf.data import Augmentation
     from ofa_tf.training.phases import Phase, Recipe
 
-    count = len(FLAGS.phases)
     columns = zip(
         FLAGS.phases,
-        _numbers("epochs", count, required=True),
-        _numbers("base_lr", count, required=True),
-        _numbers("warmup_epochs", count, default=0.0),
-        map(int, _numbers("subnets_per_step", count, default=1)),
+        _per_phase("epochs"),
+        _per_phase("base_lr"),
+        _per_phase("warmup_epochs", default=0.0),
+        map(int, _per_phase("subnets_per_step", default=1)),
         strict=True,
     )
-    resolutions = [int(r) for r in _numbers("resolutions", None)] or space.resolutions
+    resolutions = [int(r) for r in common.numbers("resolutions")] or space.resolutions
     return Recipe(
         phases=tuple(Phase(*column) for column in columns),
         batch_size=FLAGS.batch_size,
@@ -131,19 +130,15 @@ def _recipe(space):
     )
 
 
-def _numbers(flag: str, count: int | None, default: float | None = None, required: bool = False):
-    """A list flag as floats: `count` of them (any number if None), or `count` times the default."""
-    texts = getattr(FLAGS, flag)
-    if not texts:
-        if required:
-            raise UsageError(f"--{flag} is needed: a number for each of the {count} phases.")
-        return [default] * (count or 0)
-    try:
-        values = [float(text) for text in texts]
-    except ValueError:
-        raise UsageError(f"--{flag} is a list of numbers, not {','.join(texts)!r}.") from None
-    if count is not None and len(values) != count:
-        raise UsageError(f"--{flag} has {len(values)} numbers for {count} phases.")
+def _per_phase(flag: str, default: float | None = None) -> list[float]:
+    """A list flag with a number for each phase; the default for each where it is not given."""
+    values, count = common.numbers(flag), len(FLAGS.phases)
+    if not values and default is not None:
+        return [default] * count
+    if len(values) != count:
+        raise UsageError(
+            f"--{flag} needs a number for each of the {count} phases, not {len(values)}."
+        )
     return values
 
 

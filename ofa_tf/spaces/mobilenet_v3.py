@@ -191,6 +191,6 @@ SPACES = (
         depths=(1, 2),
         kernel_sizes=(3, 5, 7),
         expand_ratios=(2, 3, 4),
-        resolutions=(20, 24, 28, 32),
+        resolutions=(24, 28, 32),
     ),
 )

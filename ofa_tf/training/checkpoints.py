@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 import pathlib
 import re
@@ -12,11 +14,11 @@ from typing import Any
 
 import keras
 import numpy as np
-from absl import logging
 
 from ofa_tf.errors import FailureError
 from ofa_tf.files import atomic_path
 
+_log = logging.getLogger(__name__)
 _STATE = "state.json"
 _KEPT = 2  # checkpoints kept; the older one serves where the newer one is damaged
 
@@ -63,6 +65,14 @@ def load(path: str | os.PathLike, **groups: Sequence[keras.Variable]) -> dict[st
     return state
 
 
+def weights_hash(model: keras.Model) -> str:
+    """Sixteen hexadecimal digits that stand for all weights of a model."""
+    digest = hashlib.sha256()
+    for variable in model.variables:
+        digest.update(variable.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
 class CheckpointFolder:
     """The numbered checkpoints of a run; the newest whole one counts.
 
@@ -93,7 +103,7 @@ class CheckpointFolder:
                 return load(path, **groups)
             except FailureError as error:
                 errors.append(str(error))
-                logging.warning("%s Trying the one before it.", error)
+                _log.warning("%s Trying the one before it.", error)
         if errors:
             raise FailureError(
                 f"No checkpoint in {self.path} can be read. {errors[0]} "

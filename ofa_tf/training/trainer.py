@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import signal
 import time
@@ -9,7 +10,6 @@ import time
 import keras
 import numpy as np
 import tensorflow as tf
-from absl import logging
 from tqdm import tqdm
 
 from ofa_tf.data import ImageData
@@ -23,6 +23,8 @@ from ofa_tf.training.phases import Phase, Recipe
 from ofa_tf.training.sampler import step_sizes
 from ofa_tf.training.sorting import sort_channels
 from ofa_tf.workdir import Workdir
+
+_log = logging.getLogger(__name__)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -169,14 +171,14 @@ class Trainer:
             for name, arch in (("largest", space.max()), ("smallest", space.min()))
         }
         self._log(phase=phase.name, step=step, accuracy=accuracies)
-        logging.info(
+        _log.info(
             "Phase %s done; accuracy on the %s images: largest %.1f %%, smallest %.1f %%.",
             phase.name,
             self.evaluator.split,
             100 * accuracies["largest"],
             100 * accuracies["smallest"],
         )
-        self._save(step)
+        self._save(step, finished=phase == self.recipe.phases[-1])
 
     def _load_teacher(self) -> Supernet:
         teacher = Supernet(self.supernet.space, self.supernet.num_classes)
@@ -261,12 +263,12 @@ class Trainer:
                 f"from the last checkpoint in {self.workdir.checkpoints}."
             )
 
-    def _save(self, step: int) -> None:
-        self._folder.save(step, {}, **self._groups)
+    def _save(self, step: int, finished: bool = False) -> None:
+        self._folder.save(step, {"finished": finished}, **self._groups)
 
     def _log(self, **row) -> None:
         self.workdir.append(self.workdir.metrics, row)
 
     def _on_signal(self, signal_number: int, _frame) -> None:
         self._signal = signal_number
-        logging.info("Finishing the step and saving; this run can be continued.")
+        _log.info("Finishing the step and saving; this run can be continued.")

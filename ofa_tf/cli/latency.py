@@ -1,0 +1,83 @@
+"""ofa-latency: measures the blocks of a job's space and makes its latency table.
+
+    ofa-latency --workdir=DIR --target=host
+
+Run the same command again to go on after an interruption.
+"""
+
+from __future__ import annotations
+
+import functools
+
+from absl import flags
+
+import mobile_bench
+from ofa_tf.cli import common
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    flags.DEFINE_list(
+        "latency_resolutions", None, "Pixels at which blocks are measured; three by default."
+    )
+    flags.DEFINE_float("latency_min_secs", 0.02, "Seconds of timed runs per model and round.", 0.0)
+    flags.DEFINE_integer("latency_rounds", 3, "Times that every model is measured.", 1)
+    flags.DEFINE_integer("latency_subnets", 16, "Whole subnets measured, to fit and to check.", 4)
+
+
+def latency() -> None:
+    """Makes the table, unless it is there."""
+    job = common.Job(common.workdir())
+    path = common.latency_file(job.workdir)
+    if path.exists():
+        common.log.info("%s is there already; remove it to measure anew.", path)
+        return
+    from ofa_tf.export import convert
+    from ofa_tf.search import build_latency_table
+
+    bars = {
+        what: common.progress_bar(desc=f"{what} blocks", unit="model")
+        for what in ("convert", "measure")
+    }
+    table = build_latency_table(
+        job.space,
+        len(job.class_names),
+        convert=functools.partial(convert, precision="float32"),
+        measure=functools.partial(
+            mobile_bench.measure,
+            target=FLAGS.target,
+            threads=FLAGS.threads,
+            rounds=1,  # build_latency_table does the rounds
+            num_runs=20,
+            min_secs=FLAGS.latency_min_secs,
+            warmup_min_secs=FLAGS.latency_min_secs / 2,
+        ),
+        path=path,
+        resolutions=[int(r) for r in common.numbers("latency_resolutions")],
+        rounds=FLAGS.latency_rounds,
+        num_fit=FLAGS.latency_subnets // 2,
+        num_check=FLAGS.latency_subnets - FLAGS.latency_subnets // 2,
+        progress=lambda what, done, total: bars[what][1](done, total),
+    )
+    for bar, _ in bars.values():
+        bar.close()
+    report = table.report
+    common.log.info(
+        "On %d subnets that it was not fitted on: mean error %.1f %%, Kendall %.2f. Table: %s",
+        report["n"],
+        100 * report["mape"],
+        report["kendall"],
+        path,
+    )
+
+
+def main() -> None:
+    define_flags()
+    common.define_workdir()
+    common.define_target()
+    common.run(latency, __doc__)
+
+
+if __name__ == "__main__":
+    main()

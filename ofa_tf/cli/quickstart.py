@@ -1,0 +1,71 @@
+"""ofa-quickstart: the whole road, from images to measured TFLite files, with one command.
+
+    ofa-quickstart --flagfile=flags/quickstart.flags
+
+It runs ofa-train, ofa-latency, ofa-search, ofa-export, mobile-bench and ofa-report on one workdir,
+and takes the flags of all of them. Run the same command again to go on after an interruption.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from absl import flags
+
+from mobile_bench.cli import main as mobile_bench_main
+from ofa_tf.cli import common, export, latency, report, search, train
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    for command in (train, latency, search, export):
+        command.define_flags()
+    common.define_workdir()
+    common.define_target()
+    flags.DEFINE_float("bench_min_secs", 0.5, "Seconds of timed runs per file and round.", 0.0)
+
+
+def quickstart() -> None:
+    """Runs the steps; each does nothing where it has been done."""
+    steps = {
+        "train": train.train,
+        "measure block latencies": latency.latency,
+        "search": search.search,
+        "export": export.export,
+        "measure the files": _measure,
+        "report": report.report,
+    }
+    for number, (name, step) in enumerate(steps.items(), start=1):
+        common.log.info("Step %d of %d: %s", number, len(steps), name)
+        start = time.monotonic()
+        step()
+        common.log.info("Step %d took %.0f s.", number, time.monotonic() - start)
+    common.log.info("All is done: %s", FLAGS.workdir)
+
+
+def _measure() -> None:
+    workdir = common.workdir()
+    code = mobile_bench_main(
+        [
+            "mobile-bench",
+            f"--models={workdir.subnets}/*/*.tflite",
+            f"--output={workdir.measurements}",
+            f"--target={FLAGS.target}",
+            f"--threads={FLAGS.threads}",
+            f"--min_secs={FLAGS.bench_min_secs}",
+            "--resume",
+        ]
+    )
+    if code:
+        sys.exit(code)
+
+
+def main() -> None:
+    define_flags()
+    common.run(quickstart, __doc__)
+
+
+if __name__ == "__main__":
+    main()

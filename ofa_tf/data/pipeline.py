@@ -1,0 +1,334 @@
+"""ImageData: a data set as batches for training, evaluation and calibration."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from ofa_tf.data import augmentation as transforms
+from ofa_tf.data.augmentation import Augmentation
+from ofa_tf.data.sources import JPEG_DCT, DecodedImages, ImageSource, decode_rgb
+from ofa_tf.errors import UsageError
+
+# Streams of random numbers that must not be alike for one seed.
+_ORDER, _AUGMENTATION, _RESOLUTION = range(3)
+_NUM_STREAMS = 8
+
+
+class ImageData:
+    """A classification data set with a validation split held out of its training images.
+
+    Args:
+        name: what to call the set in reports.
+        class_names: one name per label.
+        train: the training images, of which `num_validation` are held out.
+        test: the test images.
+        num_validation: images held out; default 10 % of the training images, at most 10,000.
+        flip: whether a mirrored image keeps its class.
+        seed: chooses the validation images.
+
+    Attributes:
+        num_train: training images without the validation images.
+        num_validation: validation images.
+        num_test: test images.
+
+    Raises:
+        UsageError: if no training image would be left.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        class_names: Sequence[str],
+        train: ImageSource,
+        test: ImageSource,
+        *,
+        num_validation: int | None = None,
+        flip: bool = True,
+        seed: int = 0,
+    ):
+        if num_validation is None:
+            num_validation = min(len(train) // 10, 10_000)
+        if not 0 <= num_validation < len(train):
+            raise UsageError(
+                f"num_validation is {num_validation}, but {name} has {len(train)} training "
+                f"images; give a number from 0 to {len(train) - 1}."
+            )
+        self.name = name
+        self.class_names = tuple(class_names)
+        self.flip = flip
+        order = stable_permutation(len(train), seed)
+        self._splits = {
+            "train": (train, np.sort(order[num_validation:])),
+            "validation": (train, np.sort(order[:num_validation])),
+            "test": (test, np.arange(len(test))),
+        }
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def num_train(self) -> int:
+        return len(self._splits["train"][1])
+
+    @property
+    def num_validation(self) -> int:
+        return len(self._splits["validation"][1])
+
+    @property
+    def num_test(self) -> int:
+        return len(self._splits["test"][1])
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """Whole batches in the training images.
+
+        Raises:
+            UsageError: if there is none.
+        """
+        if not 1 <= batch_size <= self.num_train:
+            raise UsageError(
+                f"The batch size is {batch_size}, but {self.name} has {self.num_train} training "
+                f"images; give a batch size from 1 to {self.num_train}."
+            )
+        return self.num_train // batch_size
+
+    def train_batches(
+        self,
+        batch_size: int,
+        resolutions: Sequence[int],
+        *,
+        seed: int,
+        first_step: int = 0,
+        augmentation: Augmentation | None = None,
+    ) -> tf.data.Dataset:
+        """Training batches without end, beginning with that of global step `first_step`.
+
+        A batch is a function of (seed, step): the epoch's order, the batch's resolution and each
+        image's augmentation. So a run that starts at a step sees what a run up to it would see,
+        and nothing that is skipped is read. An epoch's last partial batch is dropped.
+
+        Args:
+            batch_size: images per batch.
+            resolutions: pixels; each batch has one of them, all equally likely.
+            seed: of order, resolutions and augmentation.
+            first_step: the global step of the first batch.
+            augmentation: default `Augmentation()`.
+
+        Returns:
+            float32 normalized images [batch_size, R, R, 3] and int32 labels [batch_size].
+
+        Raises:
+            UsageError: if the training images do not fill a batch.
+        """
+        augmentation = augmentation or Augmentation()
+        source, _ = self._splits["train"]
+        flip = augmentation.flip and self.flip
+        batches = self._train_indices(batch_size, seed, first_step)
+
+        def with_randomness(step: tf.Tensor, indices: tf.Tensor):
+            draws = transforms.draw_uniforms(_stream(seed, _AUGMENTATION, step), batch_size)
+            return indices, draws, resolution_at_step(resolutions, seed, step)
+
+        batches = batches.map(with_randomness)
+        if isinstance(source, DecodedImages):
+            batches = batches.map(
+                lambda *batch: _augment_batch(source, *batch, augmentation, flip),
+                num_parallel_calls=tf.data.AUTOTUNE,
+            )
+        else:
+            images = batches.map(lambda *batch: _per_image(*batch, batch_size)).unbatch()
+            images = images.map(
+                lambda *image: _augment_image(source, *image, augmentation, flip),
+                num_parallel_calls=tf.data.AUTOTUNE,
+            )
+            batches = images.batch(batch_size, drop_remainder=True)
+        return _finish(batches)
+
+    def eval_batches(
+        self,
+        split: str,
+        resolution: int,
+        batch_size: int,
+        *,
+        limit: int | None = None,
+        eval_crop: float = 1.0,
+        normalize: bool = True,
+    ) -> tf.data.Dataset:
+        """One pass over a split, without augmentation, always in the same mixed order.
+
+        Args:
+            split: "train", "validation" or "test".
+            resolution: pixels of the images.
+            batch_size: images per batch; the last batch may be smaller.
+            limit: only so many images, a fixed random sample.
+            eval_crop: the image is resized so that the centered crop of `resolution` pixels is this
+                share of its shorter side (published for ImageNet: 0.875).
+            normalize: False gives pixels from 0 to 255.
+
+        Returns:
+            float32 images [B, resolution, resolution, 3] and int32 labels [B].
+
+        Raises:
+            UsageError: for an unknown or empty split, or an eval_crop outside (0, 1].
+        """
+        indices = self._eval_indices(split)[:limit]
+        return self._unaugmented(split, indices, resolution, batch_size, eval_crop, normalize)
+
+    def calibration_batches(
+        self,
+        resolution: int,
+        batch_size: int,
+        num_images: int,
+        *,
+        seed: int = 0,
+        eval_crop: float = 1.0,
+        normalize: bool = True,
+    ) -> tf.data.Dataset:
+        """Training images through the evaluation transform, in whole batches only.
+
+        Args:
+            resolution: pixels of the images.
+            batch_size: images per batch.
+            num_images: images in all, rounded down to whole batches.
+            seed: chooses the images.
+            eval_crop: as for `eval_batches`.
+            normalize: False gives pixels from 0 to 255.
+
+        Raises:
+            UsageError: if there are fewer training images, or not one whole batch is asked for.
+        """
+        if not batch_size <= num_images <= self.num_train:
+            raise UsageError(
+                f"Calibration with {num_images} images in batches of {batch_size}: there must be "
+                f"at least one whole batch, and {self.name} has {self.num_train} training images."
+            )
+        _, indices = self._splits["train"]
+        chosen = indices[stable_permutation(len(indices), seed)]
+        chosen = chosen[: num_images // batch_size * batch_size]
+        return self._unaugmented("train", chosen, resolution, batch_size, eval_crop, normalize)
+
+    def _train_indices(self, batch_size: int, seed: int, first_step: int) -> tf.data.Dataset:
+        """(step, int64 indices [batch_size]) from `first_step` on, without end."""
+        steps = self.steps_per_epoch(batch_size)
+        _, indices = self._splits["train"]
+
+        def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
+            order = tf.random.experimental.stateless_shuffle(
+                indices, _stream(seed, _ORDER, epoch), alg="philox"
+            )
+            rows = tf.reshape(order[: steps * batch_size], [steps, batch_size])
+            return tf.data.Dataset.from_tensor_slices(rows)
+
+        epochs = tf.data.Dataset.range(first_step // steps, tf.int64.max)
+        batches = epochs.flat_map(epoch_batches).skip(first_step % steps)
+        return batches.enumerate(start=first_step)
+
+    def _eval_indices(self, split: str) -> np.ndarray:
+        if split not in self._splits:
+            raise UsageError(f"Unknown split {split!r}; choose one of {', '.join(self._splits)}.")
+        _, indices = self._splits[split]
+        if not len(indices):
+            raise UsageError(f"{self.name} has no {split} images; set num_validation above 0.")
+        return indices[stable_permutation(len(indices), seed=0)]
+
+    def _unaugmented(
+        self,
+        split: str,
+        indices: np.ndarray,
+        resolution: int,
+        batch_size: int,
+        eval_crop: float,
+        normalize: bool,
+    ) -> tf.data.Dataset:
+        if not 0 < eval_crop <= 1:
+            raise UsageError(f"eval_crop is {eval_crop}; it must be in (0, 1].")
+        source, _ = self._splits[split]
+
+        def transform(images: tf.Tensor) -> tf.Tensor:
+            images = transforms.resize_and_center_crop(images, resolution, eval_crop)
+            images = tf.ensure_shape(images, [*images.shape[:-3], resolution, resolution, 3])
+            return transforms.normalize(images) if normalize else images
+
+        def load_batch(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            images, labels = source.fetch(batch)
+            return transform(images), labels
+
+        def load_image(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            encoded, label = source.fetch(index)
+            return transform(decode_rgb(encoded)), label
+
+        dataset = tf.data.Dataset.from_tensor_slices(indices)
+        if isinstance(source, DecodedImages):
+            dataset = dataset.batch(batch_size).map(load_batch, num_parallel_calls=tf.data.AUTOTUNE)
+        else:
+            dataset = dataset.map(load_image, num_parallel_calls=tf.data.AUTOTUNE)
+            dataset = dataset.batch(batch_size)
+        return _finish(dataset)
+
+
+def stable_permutation(count: int, seed: int | tuple[int, ...]) -> np.ndarray:
+    """A permutation of range(count) that no NumPy version changes (raw PCG64 output, sorted)."""
+    keys = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(count)
+    return np.argsort(keys, kind="stable")
+
+
+def resolution_at_step(resolutions: Sequence[int], seed: int, step: tf.Tensor) -> tf.Tensor:
+    """The resolution of the training batch of `step`, an int32 scalar."""
+    choice = tf.random.stateless_uniform(
+        [], _stream(seed, _RESOLUTION, step), 0, len(resolutions), tf.int32, alg="philox"
+    )
+    return tf.constant(resolutions, tf.int32)[choice]
+
+
+def _stream(seed: int, stream: int, counter: tf.Tensor) -> tf.Tensor:
+    """The seed of a stateless random op, int64 [2]."""
+    mixed = (seed % 2**32) * _NUM_STREAMS + stream
+    return tf.stack([tf.constant(mixed, tf.int64), tf.cast(counter, tf.int64)])
+
+
+def _augment_batch(source, indices, draws, resolution, augmentation, flip):
+    images, labels = source.fetch(indices)
+    _, height, width, _ = images.shape
+    box = transforms.random_crop_box(draws, height, width, augmentation.crop_scale_min)
+    mirrored = (draws.flip < 0.5) & flip
+    images = transforms.crop_and_resize_batch(images, box, mirrored, resolution)
+    images = transforms.jitter_colors(images, draws, augmentation)
+    return transforms.normalize(images), labels
+
+
+def _augment_image(source, index, draws, resolution, augmentation, flip):
+    encoded, label = source.fetch(index)
+    image = _decode_random_crop(encoded, draws, augmentation.crop_scale_min)
+    image = transforms.resize(image, resolution, resolution)
+    image = tf.cond((draws.flip < 0.5) & flip, lambda: image[:, ::-1], lambda: image)
+    image = transforms.jitter_colors(image, draws, augmentation)
+    return transforms.normalize(image), label
+
+
+def _decode_random_crop(encoded: tf.Tensor, draws, scale_min: float) -> tf.Tensor:
+    """A random crop, uint8; of a JPEG, only the crop is decoded."""
+
+    def jpeg() -> tf.Tensor:
+        height, width, _ = tf.unstack(tf.image.extract_jpeg_shape(encoded))
+        box = transforms.random_crop_box(draws, height, width, scale_min)
+        return tf.io.decode_and_crop_jpeg(encoded, tf.stack(box), channels=3, dct_method=JPEG_DCT)
+
+    def other() -> tf.Tensor:
+        image = decode_rgb(encoded)
+        height, width, _ = tf.unstack(tf.shape(image))
+        box = transforms.random_crop_box(draws, height, width, scale_min)
+        return tf.image.crop_to_bounding_box(image, *box)
+
+    return tf.cond(tf.io.is_jpeg(encoded), jpeg, other)
+
+
+def _per_image(indices, draws, resolution, batch_size):
+    return indices, draws, tf.repeat(resolution, batch_size)
+
+
+def _finish(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    options = tf.data.Options()
+    options.deterministic = True
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return dataset.with_options(options).prefetch(2)

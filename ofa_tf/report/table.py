@@ -1,0 +1,110 @@
+"""The rows of results.json as one table: aligned text for a terminal, Markdown for a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+_MISSING = "-"
+
+
+class _Column(NamedTuple):
+    """One column of numbers: where they are in a row and how they are written."""
+
+    group: str
+    head: str
+    path: tuple[str, ...]
+    scale: float
+    decimals: int
+
+
+_LATENCY, _ACCURACY, _FILE = "latency (ms)", "accuracy (%)", "file (kB)"
+_COLUMNS = (
+    _Column("", "input (px)", ("resolution",), 1, 0),
+    _Column(_LATENCY, "budget", ("budget_ms",), 1, 2),
+    _Column(_LATENCY, "predicted", ("predicted_latency_ms",), 1, 2),
+    _Column(_LATENCY, "float32", ("measured_latency_ms", "float32"), 1, 2),
+    _Column(_LATENCY, "int8", ("measured_latency_ms", "int8"), 1, 2),
+    _Column(_ACCURACY, "predicted", ("predicted_accuracy",), 100, 1),
+    _Column(_ACCURACY, "supernet", ("accuracy", "supernet"), 100, 1),
+    _Column(_ACCURACY, "Keras", ("accuracy", "keras"), 100, 1),
+    _Column(_ACCURACY, "float32", ("accuracy", "tflite_float32"), 100, 1),
+    _Column(_ACCURACY, "int8", ("accuracy", "tflite_int8"), 100, 1),
+    _Column("", "MACs (M)", ("macs",), 1e-6, 1),
+    _Column("", "params (k)", ("params",), 1e-3, 1),
+    _Column(_FILE, "float32", ("file_bytes", "tflite_float32"), 1e-3, 0),
+    _Column(_FILE, "int8", ("file_bytes", "tflite_int8"), 1e-3, 0),
+)
+
+
+def text_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The table as aligned text, without a newline at its end.
+
+    Two lines of heads with units, a rule, then one line per row of results.json. A value that a
+    row lacks (a format that was not exported) is "-"; a column that every row lacks is left out.
+    """
+    columns, cells = _cells(rows)
+    heads = ["subnet", *(column.head for column in columns)]
+    widths = [max(map(len, texts)) for texts in zip(heads, *cells, strict=True)]
+    groups = _group_line(["", *(column.group for column in columns)], widths)
+    lines = [_aligned(heads, widths), "-" * (sum(widths) + 2 * len(widths) - 2)]
+    return "\n".join([groups, *lines, *(_aligned(row, widths) for row in cells)])
+
+
+def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The same table in Markdown, without a newline at its end."""
+    columns, cells = _cells(rows)
+    heads = ["subnet", *(f"{c.group.replace(' (', f' {c.head} (') or c.head}" for c in columns)]
+    rule = [":--", *("--:" for _ in columns)]
+    escaped = ([cell.replace("|", "\\|") for cell in row] for row in cells)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (heads, rule, *escaped))
+
+
+def _cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[_Column], list[list[str]]]:
+    """The columns that some row fills, and each row's texts with its name first."""
+    columns = [c for c in _COLUMNS if any(_value(row, c) is not None for row in rows)]
+    latencies = [_value(row, c) for row in rows for c in columns if c.group == _LATENCY]
+    if any(value is not None and value < 1 for value in latencies):
+        columns = [c._replace(decimals=3) if c.group == _LATENCY else c for c in columns]
+    return columns, [[str(row["name"]), *(_text(row, c) for c in columns)] for row in rows]
+
+
+def _value(row: Mapping[str, Any], column: _Column) -> float | None:
+    value: Any = row
+    for key in column.path:
+        value = (value or {}).get(key)
+    return None if value is None else value * column.scale
+
+
+def _text(row: Mapping[str, Any], column: _Column) -> str:
+    value = _value(row, column)
+    return _MISSING if value is None else f"{value:.{column.decimals}f}"
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """One line: the name to the left, numbers to the right, two spaces between."""
+    numbers = (cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))
+    return "  ".join([cells[0].ljust(widths[0]), *numbers])
+
+
+def _group_line(groups: Sequence[str], widths: list[int]) -> str:
+    """The upper line of heads: each group's name centered over its columns.
+
+    Widens the last column of a group in `widths` where the name is longer than the columns.
+    """
+    parts, start = [], 0
+    while start < len(groups):
+        end = start + 1
+        while groups[start] and end < len(groups) and groups[end] == groups[start]:
+            end += 1
+        span = sum(widths[start:end]) + 2 * (end - start - 1)
+        missing = max(0, len(groups[start]) - span)
+        widths[end - 1] += missing
+        fill = "-" if groups[start] and end - start > 1 else " "
+        parts.append(_centered(groups[start], span + missing, fill))
+        start = end
+    return "  ".join(parts).rstrip()
+
+
+def _centered(name: str, width: int, fill: str) -> str:
+    return (f" {name} " if len(name) + 2 <= width else name).center(width, fill)

@@ -1,0 +1,141 @@
+"""The pictures: they are there, not blank, of the right size, and draw what the data says."""
+
+from __future__ import annotations
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
+from report_helpers import results
+
+from ofa_tf.errors import FailureError
+from ofa_tf.report import plot_architectures, plot_pareto
+from ofa_tf.report.drawing import draw_blueprints
+
+CLOUD = np.random.default_rng(0).random((300, 2)) * [2.0, 0.3] + [0.1, 0.5]
+FRONT = np.array([[0.2, 0.7], [1.0, 0.75], [2.0, 0.8]])
+
+
+def pixels(path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def draw(space: str, count: int = 4):
+    rows, plans = results(space, count)
+    titles = [row["name"] for row in rows]
+    return plans, draw_blueprints(Figure(), plans, titles)
+
+
+def test_pareto_picture(tmp_path):
+    rows, _ = results("ofa_mbv3_tiny", 4)
+    path = tmp_path / "pictures" / "pareto.png"
+    plot_pareto(path, rows, CLOUD, FRONT, device="host")
+    image = pixels(path)
+    assert image.shape == (600, 1000, 3)
+    assert len(np.unique(image.reshape(-1, 3), axis=0)) > 20
+    assert [p.name for p in path.parent.iterdir()] == ["pareto.png"]
+
+
+def test_pareto_picture_shows_the_measured_points(tmp_path):
+    rows, _ = results("ofa_mbv3_tiny", 3)
+    unmeasured = [{**row, "measured_latency_ms": {}, "accuracy": {}} for row in rows]
+    for name, shown in (("with", rows), ("without", unmeasured)):
+        plot_pareto(tmp_path / f"{name}.png", shown, CLOUD, FRONT, device="host")
+    colored = {}
+    for name in ("with", "without"):
+        image = pixels(tmp_path / f"{name}.png").astype(int)
+        colored[name] = int((np.ptp(image, axis=2) > 60).sum())
+    # A measured point is a filled disc or square of some 60 pixels: six are missing.
+    assert colored["with"] > colored["without"] + 6 * 30
+
+
+@pytest.mark.parametrize(("space", "count"), [("ofa_mbv3_tiny", 4), ("ofa_mbv3_w1.0", 2)])
+def test_architecture_picture(tmp_path, space, count):
+    rows, plans = results(space, count)
+    path = tmp_path / "architectures.png"
+    plot_architectures(path, rows, plans)
+    image = pixels(path)
+    assert image.shape == (60 + 150 * count, 1000, 3)
+    assert len(np.unique(image.reshape(-1, 3), axis=0)) > 20
+
+
+@pytest.mark.parametrize("space", ["ofa_mbv3_tiny", "ofa_mbv3_cifar", "ofa_mbv3_w1.0"])
+def test_one_box_per_block(space):
+    plans, rows = draw(space)
+    for plan, axes in zip(plans, rows, strict=True):
+        boxes = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
+        assert len(boxes) == len(plan.blocks)
+        lefts = [box.get_x() for box in boxes]
+        assert lefts == sorted(set(lefts))
+    assert len(rows[0].patches) < len(rows[1].patches)  # the smallest and the largest
+
+
+def test_equal_positions_share_a_column_and_a_gap_is_marked():
+    plans, rows = draw("ofa_mbv3_tiny", 2)
+    smallest, largest = ({p.get_x() for p in axes.patches} for axes in rows)
+    assert smallest < largest
+    crosses = [line for line in rows[0].lines if line.get_marker() == "x"]
+    assert len(crosses) == len(plans[1].blocks) - len(plans[0].blocks)
+    assert not [line for line in rows[1].lines if line.get_marker() == "x"]
+
+
+def test_color_is_the_kernel_and_height_the_width():
+    plans, rows = draw("ofa_mbv3_cifar")
+    color_of, height_of = {}, {}
+    for plan, axes in zip(plans, rows, strict=True):
+        for block, box in zip(plan.blocks, axes.patches, strict=True):
+            kernel = getattr(block, "kernel_size", None)
+            width = getattr(block, "mid_channels", block.out_channels)
+            color_of.setdefault(kernel, set()).add(box.get_facecolor())
+            height_of.setdefault(width, set()).add(box.get_height())
+    assert all(len(colors) == 1 for colors in color_of.values())
+    assert len(set.union(*color_of.values())) == len(color_of) >= 4
+    heights = [height_of[width] for width in sorted(height_of)]
+    assert all(len(height) == 1 for height in heights)
+    ordered = [min(height) for height in heights]
+    assert ordered == sorted(ordered)
+    assert ordered[0] < 0.5 * ordered[-1]
+
+
+def test_texts_of_a_row_do_not_overlap():
+    _, rows = draw("ofa_mbv3_w1.0", 3)
+    figure = rows[0].figure
+    figure.set_size_inches(10, 5)
+    figure.set_layout_engine("constrained")
+    FigureCanvasAgg(figure).draw()
+    for axes in rows:
+        boxes = [text.get_window_extent() for text in axes.texts]
+        for i, box in enumerate(boxes):
+            assert not any(box.overlaps(other) for other in boxes[i + 1 :]), axes.texts[i]
+
+
+def test_title_tells_measured_from_predicted(tmp_path, monkeypatch):
+    rows, plans = results("ofa_mbv3_tiny", 2)
+    rows[1] = {**rows[1], "measured_latency_ms": {}}
+    seen = []
+    monkeypatch.setattr(
+        "ofa_tf.report.plots.draw_blueprints", lambda figure, plans, titles: seen.extend(titles)
+    )
+    plot_architectures(tmp_path / "a.png", rows, plans)
+    assert "20 × 20 px" in seen[0]
+    assert f"{plans[0].macs / 1e6:.1f} M MACs" in seen[0]
+    assert seen[0].endswith("0.275 ms,  68.8 % (measured)")
+    assert seen[1].endswith("0.750 ms,  72.0 % (predicted)")
+
+
+def test_users_matplotlib_is_left_alone(tmp_path):
+    before = (dict(matplotlib.rcParams), matplotlib.get_backend(auto_select=False))
+    rows, plans = results("ofa_mbv3_tiny", 2)
+    plot_architectures(tmp_path / "a.png", rows, plans)
+    assert (dict(matplotlib.rcParams), matplotlib.get_backend(auto_select=False)) == before
+
+
+def test_unwritable_folder_is_one_message(tmp_path):
+    (tmp_path / "file").write_text("")
+    rows, plans = results("ofa_mbv3_tiny", 2)
+    with pytest.raises(FailureError, match="could not be written"):
+        plot_architectures(tmp_path / "file" / "a.png", rows, plans)

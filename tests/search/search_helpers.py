@@ -1,0 +1,91 @@
+"""Small spaces, all of their codes, accuracies and a device that are made up."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import pathlib
+
+import numpy as np
+
+from mobile_bench import Measurement, Settings
+from mobile_bench.results import Delegation, Device, Timings, Tool, Verdict
+from ofa_tf.spaces import SearchSpace, get_space
+
+TINY = get_space("ofa_mbv3_tiny")
+LOW, MIDDLE, HIGH = TINY.resolutions[0], TINY.resolutions[-2], TINY.resolutions[-1]
+SMALL = TINY.restrict(kernel_sizes=(3, 7), expand_ratios=(2, 4), resolutions=(LOW, MIDDLE))
+
+
+def all_codes(space: SearchSpace) -> np.ndarray:
+    """Every canonical code of a space, by trying every row of choices."""
+    columns = (
+        [space.allowed("depth", stage) for stage in range(space.num_stages)]
+        + [space.allowed("kernel")] * space.num_positions
+        + [space.allowed("expand")] * space.num_positions
+        + [space.allowed("resolution")]
+    )
+    rows = np.array(list(itertools.product(*columns)), np.int32)
+    return np.unique(space.canonical(rows), axis=0)
+
+
+def made_up_accuracy(space: SearchSpace, seed: int = 0):
+    """An accuracy of codes that grows with each choice by a random amount."""
+    rng = np.random.default_rng(seed)
+    weights = rng.random(space.one_hot(space.encode([space.max()])).shape[1])
+    return lambda codes: 0.5 + 0.01 * space.one_hot(codes) @ weights
+
+
+def measurement(path: str, median_us: float, **changes: object) -> Measurement:
+    """A valid record of a model that was not run."""
+    times = {field.name: median_us for field in dataclasses.fields(Timings)}
+    counts = {"count": 50, "warmup_count": 2, "round_medians_us": (median_us,), "spread": None}
+    fields = {
+        "model": path,
+        "sha256": "0" * 64,
+        "size_bytes": 10,
+        "inputs": ("float32[1,2]",),
+        "device": Device("host", "cpu", 2, "Linux"),
+        "tool": Tool("ai-edge-litert", "2.3.0", "3.11.0"),
+        "settings": Settings(rounds=1),
+        "cpus": (0, 1),
+        "delegation": Delegation("xnnpack", 1, 7, {}),
+        "timings": Timings(**(times | counts)),
+        "verdict": Verdict(True, ()),
+        "date": "2025-01-01T00:00:00+00:00",
+    }
+    return Measurement(**(fields | changes))
+
+
+class FakeDevice:
+    """Converts a model to its layers' names and sizes, and times that as a sum over blocks.
+
+    A whole model takes `slope` times the time of its blocks, and `overhead_us` once. Noise is
+    relative and never below zero, as another process on the device would make it.
+    """
+
+    def __init__(self, slope: float = 1.0, overhead_us: float = 2.0, noise: float = 0.0):
+        self.slope, self.overhead_us, self.noise = slope, overhead_us, noise
+        self.rng = np.random.default_rng(0)
+        self.converted = 0
+        self.measured: list[str] = []
+
+    def convert(self, model) -> bytes:
+        self.converted += 1
+        work = 0.0
+        for layer in model.layers:
+            if layer.weights:
+                pixels = np.prod(layer.output.shape[1:-1])
+                work += 1e-3 * pixels * sum(float(np.prod(w.shape)) for w in layer.weights)
+        blocks = len(model.layers)
+        return f"{work} {blocks}".encode()
+
+    def measure(self, paths) -> list[Measurement]:
+        self.measured += [pathlib.Path(path).name for path in paths]
+        return [self._time(path) for path in paths]
+
+    def _time(self, path: str) -> Measurement:
+        work = float(pathlib.Path(path).read_text().split()[0])
+        whole = pathlib.Path(path).name.startswith("subnet-")
+        us = self.overhead_us + work * (self.slope if whole else 1.0)
+        return measurement(path, us * (1 + self.noise * self.rng.exponential()))

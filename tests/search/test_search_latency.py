@@ -1,0 +1,253 @@
+"""LatencyTable on a device that is made up, and once on this host."""
+
+import dataclasses
+import functools
+import json
+import math
+
+import numpy as np
+import pytest
+from search_helpers import HIGH, LOW, MIDDLE, SMALL, TINY, FakeDevice, all_codes, measurement
+
+from ofa_tf.errors import UsageError
+from ofa_tf.search import LatencyTable, build_latency_table
+from ofa_tf.search.latency import distinct_blocks
+from ofa_tf.spaces import get_space
+
+
+def known_ms(block) -> float:
+    """A made-up latency that is linear in the pixels of the block's input."""
+    return 1e-3 * (3 + 1e-6 * block.params * block.in_size**2) + 0.002
+
+
+def make_table(space=TINY, resolutions=(LOW, HIGH), **changes) -> LatencyTable:
+    blocks = distinct_blocks(space, 10, resolutions)
+    fields = {
+        "space": space,
+        "num_classes": 10,
+        "resolutions": resolutions,
+        "block_ms": {key: known_ms(block) for key, block in blocks.items()},
+        "overhead_ms": 0.002,
+        "slope": 1.25,
+        "constant_ms": 0.5,
+    }
+    return LatencyTable(**(fields | changes))
+
+
+# -- prediction ----------------------------------------------------------------------------------
+
+
+def test_predicts_the_corrected_sum_over_blocks_at_any_resolution():
+    table = make_table()
+    codes = TINY.sample_codes(100, np.random.default_rng(0))
+    expected = [
+        1.25 * sum(known_ms(b) - 0.002 for b in TINY.blueprint(arch, 10).blocks) + 0.5
+        for arch in TINY.decode(codes)
+    ]
+    assert {arch.resolution for arch in TINY.decode(codes)} == set(TINY.resolutions)
+    np.testing.assert_allclose(table(codes), expected, rtol=1e-9)
+
+
+def test_a_block_no_slower_than_nothing_counts_nothing():
+    table = make_table()
+    key = next(key for key in table.block_ms if key.startswith("classifier"))
+    free = dataclasses.replace(table, block_ms={**table.block_ms, key: 0.0015})
+    least = dataclasses.replace(table, block_ms={**table.block_ms, key: 0.002})
+    codes = TINY.sample_codes(10, np.random.default_rng(0))
+    np.testing.assert_allclose(free(codes), least(codes))
+
+
+def test_the_minimum_is_that_of_all_archs():
+    table = make_table(SMALL, (LOW, MIDDLE))
+    codes = all_codes(SMALL)
+    least, code = table.minimum()
+    assert least == pytest.approx(table(codes).min())
+    assert table(code[None])[0] == pytest.approx(least)
+
+
+# -- the file ------------------------------------------------------------------------------------
+
+
+def test_saved_and_loaded_it_is_the_same(tmp_path):
+    table = make_table(setup={"device": {"cpu": "x"}}, report={"mape": 0.1}, rows=({"round": 0},))
+    table.save(tmp_path / "table.json")
+    assert LatencyTable.load(tmp_path / "table.json") == table
+    restricted = LatencyTable.load(tmp_path / "table.json", SMALL)
+    codes = SMALL.sample_codes(10, np.random.default_rng(0))
+    np.testing.assert_array_equal(restricted(codes), table(codes))
+    assert restricted.minimum()[0] >= table.minimum()[0]
+
+
+KEY = "classifier-160-10"
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda t: t["block_ms"].pop(KEY), f"lacks the block {KEY}"),
+        (lambda t: t["block_ms"].update({KEY: math.nan}), f"{KEY} is nan"),
+        (lambda t: t["block_ms"].update({KEY: 0}), f"{KEY} is 0"),
+        (lambda t: t["block_ms"].update({KEY: -1.5}), f"{KEY} is -1.5"),
+        (lambda t: t["block_ms"].update({KEY: "fast"}), f"{KEY} is 'fast'"),
+        (lambda t: t.update(slope=-1.0), "slope is -1.0"),
+        (lambda t: t.update(constant_ms=math.inf), "constant_ms is inf"),
+        (lambda t: t.update(resolutions=[LOW, MIDDLE]), f"not only {LOW} to {MIDDLE}"),
+        (lambda t: t.update(resolutions=[LOW, 33]), f"not to [{LOW}, 33]"),
+        (lambda t: t.update(space="ofa_mbv3_huge"), "ofa_mbv3_huge"),
+        (lambda t: t.update(format="other"), "it is no latency table"),
+        (lambda t: t.pop("overhead_ms"), "overhead_ms"),
+    ],
+)
+def test_a_damaged_table_is_refused_and_the_thing_named(tmp_path, damage, said):
+    path = tmp_path / "table.json"
+    make_table().save(path)
+    content = json.loads(path.read_text())
+    damage(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(UsageError, match=r"table\.json cannot be used") as error:
+        LatencyTable.load(path)
+    assert said in str(error.value)
+
+
+def test_other_files_and_other_spaces_are_refused(tmp_path):
+    path = tmp_path / "table.json"
+    make_table().save(path)
+    with pytest.raises(UsageError, match="it is of ofa_mbv3_tiny, not of ofa_mbv3_cifar"):
+        LatencyTable.load(path, get_space("ofa_mbv3_cifar"))
+    for content in ('{"format": ', "[1, 2]", "{}"):
+        path.write_text(content)
+        with pytest.raises(UsageError, match=r"table\.json cannot be used"):
+            LatencyTable.load(path)
+    with pytest.raises(UsageError, match=r"none\.json cannot be used"):
+        LatencyTable.load(tmp_path / "none.json")
+
+
+# -- building ------------------------------------------------------------------------------------
+
+# A few dozen models: they are built for real, whatever the device is.
+NARROW = TINY.restrict(kernel_sizes=(3, 5), expand_ratios=(2,), resolutions=(LOW, MIDDLE))
+
+
+def build(device, path, **changes):
+    settings = {"num_fit": 4, "num_check": 5, "rounds": 2} | changes
+    return build_latency_table(
+        NARROW, 10, convert=device.convert, measure=device.measure, path=path, **settings
+    )
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory):
+    """A device without noise, and the table of it."""
+    device, folder = FakeDevice(slope=1.4, overhead_us=5.0), tmp_path_factory.mktemp("quiet")
+    return device, folder, build(device, folder / "table.json")
+
+
+def test_recovers_an_additive_device(quiet):
+    _, _, table = quiet
+    assert table.overhead_ms == pytest.approx(0.005)
+    assert table.slope == pytest.approx(1.4)
+    assert table.constant_ms == pytest.approx(0.005)
+    assert table.report["mape"] < 1e-6
+    assert table.report["kendall"] == pytest.approx(1)
+    assert table.report["n"] == len(table.report["subnets"]) == 5
+    assert table.report["fitted"]["n"] == 4
+    assert table.report["round_spread"] == 0
+
+
+def test_everything_is_in_the_file_and_nothing_else_is_left(quiet):
+    device, folder, table = quiet
+    assert [path.name for path in folder.iterdir()] == ["table.json"]
+    assert LatencyTable.load(folder / "table.json", NARROW) == table
+    assert device.converted == len(table.block_ms) + 1 + 9
+    assert len(table.rows) == len(device.measured) == 2 * device.converted
+    assert table.setup["device"]["target"] == "host"
+    assert table.setup["settings"]["threads"] == 1
+    assert table.setup["date"]
+
+
+def test_every_round_measures_everything_in_turn(quiet):
+    device, _, _ = quiet
+    half = len(device.measured) // 2
+    assert device.measured[:half] == device.measured[half:]
+    assert len(set(device.measured[:half])) == half
+
+
+def test_noise_of_others_hardly_matters(tmp_path):
+    table = build(FakeDevice(slope=1.4, noise=0.05), tmp_path / "table.json", rounds=4)
+    assert 0 < table.report["mape"] < 0.08
+    assert 0 < table.report["round_spread"] < 0.5
+
+
+def test_interrupted_it_goes_on_where_it_was(tmp_path):
+    class Interrupted(FakeDevice):
+        def measure(self, paths):
+            if len(self.measured) > 35:
+                raise KeyboardInterrupt
+            return super().measure(paths)
+
+    first, second = Interrupted(), FakeDevice()
+    with pytest.raises(KeyboardInterrupt):
+        build(first, tmp_path / "table.json")
+    assert not (tmp_path / "table.json").exists()
+    table = build(second, tmp_path / "table.json")
+    assert second.converted == 0
+    assert len(first.measured) + len(second.measured) == len(table.rows)
+    assert table.report["mape"] < 1e-6
+
+
+def test_rows_of_another_table_or_device_are_refused(tmp_path):
+    class Other(FakeDevice):
+        def measure(self, paths):
+            cpu = dataclasses.replace(measurement("a", 1.0).device, cpu="another")
+            return [dataclasses.replace(m, device=cpu) for m in super().measure(paths)]
+
+    class Interrupted(FakeDevice):
+        def measure(self, paths):
+            if self.measured:
+                raise KeyboardInterrupt
+            return super().measure(paths)
+
+    path = tmp_path / "table.json"
+    with pytest.raises(KeyboardInterrupt):
+        build(Interrupted(), path)
+    with pytest.raises(UsageError, match=r"this row belongs to .*float32.*, not to .*int8"):
+        build(FakeDevice(), path, precision="int8")
+    with pytest.raises(UsageError, match="another"):
+        build(Other(), path)
+
+
+def test_a_resolution_outside_the_space_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="resolutions of ofa_mbv3_tiny"):
+        build(FakeDevice(), tmp_path / "table.json", resolutions=(LOW, 33))
+
+
+@pytest.mark.parametrize("too_few", [{"num_fit": 1}, {"num_check": 0}, {"rounds": 0}])
+def test_too_few_subnets_or_rounds_are_refused(tmp_path, too_few):
+    with pytest.raises(UsageError, match="two whole subnets or more to fit"):
+        build(FakeDevice(), tmp_path / "table.json", **too_few)
+
+
+def test_the_real_thing_on_this_host(tmp_path):
+    """No time is asserted: another process may take the machine at any moment."""
+    import mobile_bench
+    from ofa_tf.export.tflite import convert
+
+    space = TINY.restrict(depths=(1,), kernel_sizes=(3, 5), expand_ratios=(2,), resolutions=(LOW,))
+    table = build_latency_table(
+        space,
+        10,
+        convert=lambda model: convert(model, "float32"),
+        measure=functools.partial(
+            mobile_bench.measure, rounds=1, num_runs=20, min_secs=0.0, warmup_min_secs=0.0
+        ),
+        path=tmp_path / "table.json",
+        num_fit=2,
+        num_check=1,
+        rounds=2,
+    )
+    latencies = table(all_codes(space))
+    assert np.isfinite(latencies).all()
+    assert np.ptp(latencies) > 0
+    assert table.setup["device"]["cores"] >= 1
+    assert [row for row in table.rows if row["reasons_invalid"]] == []
+    assert LatencyTable.load(tmp_path / "table.json", space) == table

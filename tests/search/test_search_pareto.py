@@ -1,0 +1,34 @@
+"""The Pareto front against brute force."""
+
+import hypothesis
+import numpy as np
+from hypothesis import strategies as st
+from search_helpers import SMALL, all_codes, made_up_accuracy
+
+from ofa_tf.search import pareto_front, predicted_front
+from ofa_tf.spaces import BlockCosts
+
+points = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=40)
+
+
+@hypothesis.given(points)
+def test_front_is_what_brute_force_says(drawn):
+    costs, values = np.array(drawn, float).T
+    expected = {
+        (c, v)
+        for c, v in zip(costs, values, strict=True)
+        if not ((costs <= c) & (values >= v) & ((costs < c) | (values > v))).any()
+    }
+    front = pareto_front(costs, values)
+    found = list(zip(costs[front], values[front], strict=True))
+    assert found == sorted(expected)
+
+
+def test_predicted_front_is_the_true_front_of_a_small_space():
+    accuracy, macs = made_up_accuracy(SMALL), BlockCosts(SMALL, lambda block: block.macs, 10)
+    codes, costs, values = predicted_front(SMALL, accuracy, macs)
+    everything = all_codes(SMALL)
+    best = pareto_front(macs(everything), accuracy(everything))
+    np.testing.assert_array_equal(costs, macs(everything)[best])
+    np.testing.assert_array_equal(values, accuracy(everything)[best])
+    np.testing.assert_array_equal(costs, macs(codes))
