@@ -60,9 +60,7 @@ def _parse(argv: list[str], usage: str) -> list[str]:
     """Reads the flags. absl's own parser ends misuse with 1 and prints all help first."""
     if {"--help", "-help", "-h"} & set(argv):
         print(usage.strip(), "\n")
-        for module in sorted(FLAGS.flags_by_module_dict()):
-            if module.startswith("ofa_tf.") or module == "__main__":
-                print(FLAGS.module_help(module), "\n")
+        print("\n".join(_describe_flags()))
         sys.exit(0)
     try:
         rest = FLAGS(argv)
@@ -71,6 +69,21 @@ def _parse(argv: list[str], usage: str) -> list[str]:
     if len(rest) > 1:
         _end(f"unknown argument {rest[1]!r}; flags are given as --name=value.", 2)
     return rest
+
+
+def _describe_flags() -> list[str]:
+    """A line for each flag of the command; --flagfile is absl's, which all have."""
+    its_flags = [
+        flag
+        for module, flags_of_module in FLAGS.flags_by_module_dict().items()
+        if not module.startswith("absl.")
+        for flag in flags_of_module
+    ]
+    lines = ["  --flagfile: A file of flags, one per line."]
+    for flag in sorted(its_flags, key=lambda flag: flag.name):
+        default = "" if flag.default in (None, []) else f" Default: {flag.default_as_str}."
+        lines.append(f"  --{flag.name}: {flag.help}{default}")
+    return lines
 
 
 def _end(message: str, code: int) -> None:
