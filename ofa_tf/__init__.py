@@ -1,1 +1,27 @@
-"""Once-for-All networks in TensorFlow, made for phones."""
+"""Once-for-All networks in TensorFlow, made for phones.
+
+Spaces and archs are here at once; what needs TensorFlow is imported when it is first used.
+"""
+
+import importlib
+from typing import Any
+
+from ofa_tf.spaces import Arch, Blueprint, SearchSpace, get_space, list_spaces
+
+__all__ = [
+    "Arch",
+    "Blueprint",
+    "SearchSpace",
+    "Supernet",
+    "get_space",
+    "list_spaces",
+    "search",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Supernet":
+        return importlib.import_module("ofa_tf.models").Supernet
+    if name == "search":
+        return importlib.import_module("ofa_tf.search")
+    raise AttributeError(f"module 'ofa_tf' has no attribute {name!r}")
