@@ -10,6 +10,8 @@ from typing import Any
 from ofa_tf.errors import FailureError, UsageError
 from ofa_tf.files import read_json, write_json
 
+_NUM_NAMED = 8  # settings that an error names
+
 
 class Workdir:
     """The files of a job, by name. Nothing is read or written until it is asked for.
@@ -50,8 +52,11 @@ class Workdir:
             there = self.config()
             different = _differences(there, config)
             if different:
+                named = different[:_NUM_NAMED]
+                if len(different) > len(named):
+                    named.append(f"{len(different) - len(named)} more")
                 raise UsageError(
-                    f"{self.path} holds a job with other settings: {'; '.join(different)}. "
+                    f"{self.path} holds a job with other settings: {'; '.join(named)}. "
                     "Give another --workdir, or the same settings to go on with it."
                 )
             return
@@ -79,16 +84,19 @@ class Workdir:
             raise FailureError(f"{path} could not be written: {error.strerror}.") from error
 
 
-def _differences(there: dict, here: dict, prefix: str = "") -> list[str]:
-    """`name was A, is B` for every setting that differs."""
-    different = []
-    for key in sorted(set(there) | set(here)):
-        old, new = there.get(key), here.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            different += _differences(old, new, f"{prefix}{key}.")
-        elif old != new:
-            different.append(f"{prefix}{key} was {_short(old)}, is {_short(new)}")
-    return different
+def _differences(there: Any, here: Any, name: str = "") -> list[str]:
+    """`name was A, is B` for every setting that differs; lists of one length entry by entry."""
+    if there == here:
+        return []
+    if isinstance(there, dict) and isinstance(here, dict):
+        prefix = f"{name}." if name else ""
+        keys = sorted(set(there) | set(here))
+        pairs = [(there.get(key), here.get(key), f"{prefix}{key}") for key in keys]
+    elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        pairs = [(*pair, f"{name}[{i}]") for i, pair in enumerate(zip(there, here, strict=True))]
+    else:
+        return [f"{name} was {_short(there)}, is {_short(here)}"]
+    return [line for pair in pairs for line in _differences(*pair)]
 
 
 def _short(value: Any) -> str:

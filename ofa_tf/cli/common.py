@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import logging
 import math
 import os
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from absl import app, flags
+from absl import logging as absl_logging
 
 import mobile_bench
 from ofa_tf.errors import FailureError, UsageError
@@ -93,6 +95,7 @@ def _end(message: str, code: int) -> None:
 
 def _log_to_stderr() -> None:
     """What ofa_tf says goes to stderr, plainly; what others say only from warnings on."""
+    absl_logging.set_verbosity(absl_logging.WARNING)
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.addHandler(handler)
@@ -109,6 +112,14 @@ def _prepare_environment() -> None:
             "tensorflow."
         )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow without its start-up lines, some of which heed no setting."""
+    from ofa_tf.quiet import native_output_dropped
+
+    with native_output_dropped():
+        importlib.import_module("tensorflow")
 
 
 def define_workdir() -> None:
@@ -155,6 +166,7 @@ class Job:
     @functools.cached_property
     def supernet(self) -> Supernet:
         """Raises UsageError where there is no checkpoint, FailureError where none can be read."""
+        import_tensorflow()
         from ofa_tf.models import Supernet
         from ofa_tf.training.checkpoints import CheckpointFolder
 
@@ -178,6 +190,7 @@ class Job:
 
     def evaluator(self, split: str, limit: int | None = None) -> SubnetEvaluator:
         """Accuracies of subnets on a split, recalibrated."""
+        import_tensorflow()
         from ofa_tf.training.calibration import SubnetEvaluator
 
         return SubnetEvaluator(
@@ -205,25 +218,38 @@ def latency_file(workdir: Workdir) -> pathlib.Path:
 
 def load_data(config: dict, workdir: Workdir) -> ImageData:
     """The images of a job, by the arguments of `load_dataset`."""
+    import_tensorflow()
     from ofa_tf.data import load_dataset
 
     return load_dataset(**config, cache_dir=str(workdir.path / "data"))
 
 
 def numbers(flag: str) -> list[float]:
-    """A list flag as numbers; empty where it was not given. Raises UsageError."""
-    texts = getattr(FLAGS, flag) or []
-    try:
-        return [float(text) for text in texts]
-    except ValueError:
-        raise UsageError(f"--{flag} is a list of numbers, not {','.join(texts)!r}.") from None
+    """A list flag as finite numbers; empty where it was not given. Raises UsageError."""
+    return _numbers(flag, float, "a list of numbers")
+
+
+def whole_numbers(flag: str) -> list[int]:
+    """A list flag as integers; empty where it was not given. Raises UsageError."""
+    return _numbers(flag, int, "a list of whole numbers")
 
 
 def positive_numbers(flag: str) -> list[float]:
-    """A list flag as finite numbers above zero, each once, ascending. Raises UsageError."""
+    """A list flag as numbers above zero, each once, ascending. Raises UsageError."""
     values = sorted(set(numbers(flag)))
-    if any(not 0 < value < math.inf for value in values):
+    if any(value <= 0 for value in values):
         raise UsageError(f"--{flag} holds positive numbers, not {','.join(getattr(FLAGS, flag))}.")
+    return values
+
+
+def _numbers(flag: str, kind: type, expected: str) -> list:
+    texts = getattr(FLAGS, flag) or []
+    try:
+        values = [kind(text) for text in texts]
+    except ValueError:
+        values = [math.nan]
+    if not all(map(math.isfinite, values)):
+        raise UsageError(f"--{flag} is {expected}, not {','.join(texts)!r}.")
     return values
 
 

@@ -44,11 +44,15 @@ def _arch(space, text: str):
             space = space.restrict(resolutions=[FLAGS.resolution])
         return space.max() if text == "largest" else space.min()
     try:
-        return space.arch(Arch.from_json(pathlib.Path(text).read_text()))
+        content = pathlib.Path(text).read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             f"--arch is largest, smallest, or the path of an arch.json, not {text!r}: {error}."
         ) from error
+    try:
+        return space.arch(Arch.from_json(content))
+    except UsageError as error:
+        raise UsageError(f"{text}: {error}") from error
 
 
 def main() -> None:

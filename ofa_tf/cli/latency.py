@@ -54,7 +54,7 @@ def latency() -> None:
             warmup_min_secs=FLAGS.latency_min_secs / 2,
         ),
         path=path,
-        resolutions=[int(r) for r in common.numbers("latency_resolutions")],
+        resolutions=common.whole_numbers("latency_resolutions"),
         rounds=FLAGS.latency_rounds,
         num_fit=FLAGS.latency_subnets // 2,
         num_check=FLAGS.latency_subnets - FLAGS.latency_subnets // 2,

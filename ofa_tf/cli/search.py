@@ -109,13 +109,18 @@ def _accuracy_predictor(job: common.Job):
 
 
 def _spread_budgets(space, predictor, table) -> list[float]:
-    """Budgets evenly over the predicted Pareto front, the last at its most accurate arch."""
+    """Budgets over the predicted Pareto front, each larger than the last by the same factor.
+
+    The largest is that of the cheapest arch whose accuracy the predictor cannot tell from the
+    best: beyond it, latency buys nothing that is known.
+    """
     from ofa_tf.search import predicted_front
 
-    _, latencies, _ = predicted_front(space, predictor, table)
-    low, high = latencies[0], latencies[-1]
+    _, latencies, accuracies = predicted_front(space, predictor, table)
+    enough = accuracies >= accuracies[-1] - predictor.report["rmse"]
+    low, high = latencies[0], latencies[enough.argmax()]
     steps = range(1, FLAGS.num_budgets + 1)
-    return sorted({_rounded_up(low + (high - low) * i / FLAGS.num_budgets) for i in steps})
+    return sorted({_rounded_up(low * (high / low) ** (i / FLAGS.num_budgets)) for i in steps})
 
 
 def _rounded_up(value: float) -> float:

@@ -7,6 +7,8 @@ Run the same command again to go on after an interruption.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from absl import flags
 
 from ofa_tf.cli import common
@@ -53,6 +55,7 @@ def train() -> None:
     from ofa_tf.spaces import get_space
 
     space = get_space(FLAGS.space)  # before TensorFlow's slow import, so that a typo ends fast
+    common.import_tensorflow()
     recipe = _recipe(space)
     data_config = {
         name: getattr(FLAGS, name)
@@ -75,6 +78,16 @@ def train() -> None:
     from ofa_tf.training.trainer import Trainer
 
     data = common.load_data(data_config, workdir)
+    keras.utils.set_random_seed(FLAGS.seed)
+    supernet = Supernet(space, data.num_classes)
+    evaluator = SubnetEvaluator(
+        supernet,
+        data,
+        calibration_images=FLAGS.calibration_images,
+        eval_crop=FLAGS.eval_crop,
+    )
+    trainer = Trainer(supernet, data, recipe, workdir, evaluator, FLAGS.checkpoint_minutes)
+    # All is checked by now: settings that cannot work are not recorded.
     workdir.start(
         {
             "space": space.name,
@@ -85,15 +98,7 @@ def train() -> None:
             "recipe": recipe.to_dict(),
         }
     )
-    keras.utils.set_random_seed(FLAGS.seed)
-    supernet = Supernet(space, data.num_classes)
-    evaluator = SubnetEvaluator(
-        supernet,
-        data,
-        calibration_images=FLAGS.calibration_images,
-        eval_crop=FLAGS.eval_crop,
-    )
-    Trainer(supernet, data, recipe, workdir, evaluator, FLAGS.checkpoint_minutes).fit()
+    trainer.fit()
     common.log.info("Trained. The supernet is in %s.", workdir.checkpoints)
 
 
@@ -104,13 +109,13 @@ def _recipe(space):
 
     columns = zip(
         FLAGS.phases,
-        _per_phase("epochs"),
-        _per_phase("base_lr"),
-        _per_phase("warmup_epochs", default=0.0),
-        map(int, _per_phase("subnets_per_step", default=1)),
+        _per_phase("epochs", common.numbers),
+        _per_phase("base_lr", common.numbers),
+        _per_phase("warmup_epochs", common.numbers, default=0.0),
+        _per_phase("subnets_per_step", common.whole_numbers, default=1),
         strict=True,
     )
-    resolutions = [int(r) for r in common.numbers("resolutions")] or space.resolutions
+    resolutions = common.whole_numbers("resolutions") or space.resolutions
     return Recipe(
         phases=tuple(Phase(*column) for column in columns),
         batch_size=FLAGS.batch_size,
@@ -130,9 +135,9 @@ def _recipe(space):
     )
 
 
-def _per_phase(flag: str, default: float | None = None) -> list[float]:
+def _per_phase(flag: str, read: Callable[[str], list], default: float | None = None) -> list:
     """A list flag with a number for each phase; the default for each where it is not given."""
-    values, count = common.numbers(flag), len(FLAGS.phases)
+    values, count = read(flag), len(FLAGS.phases)
     if not values and default is not None:
         return [default] * count
     if len(values) != count:

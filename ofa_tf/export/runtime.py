@@ -9,7 +9,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from ofa_tf.errors import FailureError, UsageError
-from ofa_tf.export.quiet import native_output_dropped
+from ofa_tf.quiet import native_output_dropped
 
 
 class TFLiteClassifier:

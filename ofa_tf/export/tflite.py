@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from ofa_tf.errors import FailureError, UsageError
 from ofa_tf.export.quantization import quantize_to_int8
-from ofa_tf.export.quiet import native_output_dropped
+from ofa_tf.quiet import native_output_dropped
 
 PRECISIONS = ("float32", "int8")
 

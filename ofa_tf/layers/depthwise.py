@@ -84,7 +84,7 @@ def _filter_gradient(padded: tf.Tensor, upstream: tf.Tensor, strides, size: Size
     if isinstance(size, int):
         strips = tf.concat([strip(index) for index in range(num_strips)], axis=1)
     else:
-        array = tf.TensorArray(tf.float32, size=num_strips, infer_shape=False)
+        array = tf.TensorArray(upstream.dtype, size=num_strips, infer_shape=False)
         _, array = tf.while_loop(
             lambda index, _: index < num_strips,
             lambda index, array: (index + 1, array.write(index, strip(index))),

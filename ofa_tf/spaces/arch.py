@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import numbers
 from typing import Any
 
@@ -91,6 +92,11 @@ class Arch:
 def _numbers(key: str, value: Any) -> tuple[float, ...]:
     """A number or a list of them as a tuple, whole numbers as int."""
     values = value if isinstance(value, (list, tuple)) else [value]
-    if not all(isinstance(v, numbers.Real) and not isinstance(v, bool) for v in values):
+    if not all(_is_number(v) for v in values):
         raise UsageError(f"An arch's {key} holds numbers, not {value!r}.")
     return tuple(int(v) if v == int(v) else float(v) for v in values)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a finite number; JSON as Python reads it has NaN and Infinity too."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)

@@ -45,6 +45,9 @@ class SubnetEvaluator:
         calibration_images: training images that the statistics are estimated on.
         batch_size: images at once, in calibration and evaluation.
         eval_crop: see `ImageData.eval_batches`.
+
+    Raises:
+        UsageError: the split is empty or unknown, or eval_crop is out of range.
     """
 
     def __init__(
@@ -66,6 +69,8 @@ class SubnetEvaluator:
         self.batch_size = min(batch_size, self.calibration_images)
         self.eval_crop = eval_crop
         self._cache: dict[int, tuple[Iterable, Iterable]] = {}
+        # Datasets are lazy, and a wrong setting should not end a run only after its first phase.
+        self._datasets(supernet.space.resolutions[0])
 
     def calibrated(self, arch: Arch) -> contextlib.AbstractContextManager[None]:
         """`calibrated` on the training images at the arch's resolution."""
@@ -86,6 +91,15 @@ class SubnetEvaluator:
         """Calibration and evaluation batches, in memory where they are small."""
         if resolution in self._cache:
             return self._cache[resolution]
+        calibration, evaluation = self._datasets(resolution)
+        splits = {"validation": self.data.num_validation, "test": self.data.num_test}
+        images = self.calibration_images + min(self.limit or np.inf, splits[self.split])
+        if images * resolution**2 * 3 * 4 * len(self.supernet.space.resolutions) < _CACHE_BYTES:
+            calibration, evaluation = list(calibration), list(evaluation)
+        self._cache[resolution] = calibration, evaluation
+        return calibration, evaluation
+
+    def _datasets(self, resolution: int) -> tuple[tf.data.Dataset, tf.data.Dataset]:
         crop = {"eval_crop": self.eval_crop}
         calibration = self.data.calibration_batches(
             resolution, self.batch_size, self.calibration_images, **crop
@@ -93,9 +107,4 @@ class SubnetEvaluator:
         evaluation = self.data.eval_batches(
             self.split, resolution, self.batch_size, limit=self.limit, **crop
         )
-        splits = {"validation": self.data.num_validation, "test": self.data.num_test}
-        images = self.calibration_images + min(self.limit or np.inf, splits[self.split])
-        if images * resolution**2 * 3 * 4 * len(self.supernet.space.resolutions) < _CACHE_BYTES:
-            calibration, evaluation = list(calibration), list(evaluation)
-        self._cache[resolution] = calibration, evaluation
         return calibration, evaluation

@@ -47,7 +47,8 @@ class Phase:
     def __post_init__(self):
         if self.name not in _OPEN:
             raise UsageError(f"There is no phase {self.name!r}; known: {', '.join(_OPEN)}.")
-        if self.epochs <= 0 or self.base_lr <= 0 or self.subnets_per_step < 1:
+        positive = (self.epochs, self.base_lr, self.subnets_per_step)
+        if not all(0 < value < math.inf for value in positive):  # NaN is not either
             raise UsageError(
                 f"Phase {self.name} needs positive epochs, base_lr and subnets_per_step, not "
                 f"{self.epochs}, {self.base_lr} and {self.subnets_per_step}."

@@ -147,12 +147,15 @@ class Trainer:
                         images_per_second=len(losses) * batch_size / seconds,
                     )
                     losses, epoch_start = [], time.monotonic()
-                if self._signal or time.monotonic() - saved > 60 * self.checkpoint_minutes:
+                due = self._signal or time.monotonic() - saved > 60 * self.checkpoint_minutes
+                # The last step's checkpoint says that the phase is done, so it comes after all of
+                # the phase's work.
+                if due and step + 1 < steps:
                     self._save(first_of_phase + step + 1)
                     saved = time.monotonic()
-                if self._signal:
-                    raise Interrupted(self._signal)
+                    self._stop_if_asked()
         self._finish_phase(phase, first_of_phase + steps)
+        self._stop_if_asked()
 
     def _start_phase(self, phase: Phase) -> None:
         """A new phase starts with the optimizer at rest, and sorted channels before it widens."""
@@ -259,8 +262,8 @@ class Trainer:
         if not math.isfinite(loss):
             raise FailureError(
                 f"The loss became {loss} in phase {phase.name} at step {step}, learning rate "
-                f"{rate:.4g}. Lower base_lr or lengthen the warm-up, and run again: it goes on "
-                f"from the last checkpoint in {self.workdir.checkpoints}."
+                f"{rate:.4g}. Train anew in another workdir, with a lower base_lr or a longer "
+                "warm-up."
             )
 
     def _save(self, step: int, finished: bool = False) -> None:
@@ -268,6 +271,10 @@ class Trainer:
 
     def _log(self, **row) -> None:
         self.workdir.append(self.workdir.metrics, row)
+
+    def _stop_if_asked(self) -> None:
+        if self._signal:
+            raise Interrupted(self._signal)
 
     def _on_signal(self, signal_number: int, _frame) -> None:
         self._signal = signal_number
