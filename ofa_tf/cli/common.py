@@ -124,7 +124,7 @@ def import_tensorflow() -> None:
 
 def define_workdir() -> None:
     flags.DEFINE_string("workdir", None, "Folder of the job; all results go there.")
-    flags.mark_flag_as_required("workdir")
+    flags.register_validator("workdir", bool, "give the folder of the job, --workdir=DIR")
 
 
 def define_target() -> None:

@@ -7,12 +7,18 @@ Run the same command again to go on after an interruption.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import pathlib
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 import mobile_bench
 from ofa_tf.cli import common
+
+if TYPE_CHECKING:
+    from ofa_tf.search import LatencyTable
 
 FLAGS = flags.FLAGS
 
@@ -33,36 +39,10 @@ def latency() -> None:
     if path.exists():
         common.log.info("%s is there already; remove it to measure anew.", path)
         return
-    from ofa_tf.export import convert
-    from ofa_tf.search import build_latency_table
-
-    bars = {
-        what: common.progress_bar(desc=f"{what} blocks", unit="model")
-        for what in ("convert", "measure")
-    }
-    table = build_latency_table(
-        job.space,
-        len(job.class_names),
-        convert=functools.partial(convert, precision="float32"),
-        measure=functools.partial(
-            mobile_bench.measure,
-            target=FLAGS.target,
-            threads=FLAGS.threads,
-            rounds=1,  # build_latency_table does the rounds
-            num_runs=20,
-            min_secs=FLAGS.latency_min_secs,
-            warmup_min_secs=FLAGS.latency_min_secs / 2,
-        ),
-        path=path,
-        resolutions=common.whole_numbers("latency_resolutions"),
-        rounds=FLAGS.latency_rounds,
-        num_fit=FLAGS.latency_subnets // 2,
-        num_check=FLAGS.latency_subnets - FLAGS.latency_subnets // 2,
-        progress=lambda what, done, total: bars[what][1](done, total),
-    )
-    for bar, _ in bars.values():
-        bar.close()
-    report = table.report
+    resolutions = common.whole_numbers("latency_resolutions")
+    if resolutions:
+        job.space.restrict(resolutions=resolutions)  # an error before any work
+    report = _measure(job, path, resolutions).report
     common.log.info(
         "On %d subnets that it was not fitted on: mean error %.1f %%, Kendall %.2f. Table: %s",
         report["n"],
@@ -70,6 +50,38 @@ def latency() -> None:
         report["kendall"],
         path,
     )
+
+
+def _measure(job: common.Job, path: pathlib.Path, resolutions: list[int]) -> LatencyTable:
+    """Measures with a progress bar each for conversions and measurements."""
+    from ofa_tf.export import convert
+    from ofa_tf.search import build_latency_table
+
+    with contextlib.ExitStack() as stack:
+        updates = {}
+        for what in ("convert", "measure"):
+            bar, updates[what] = common.progress_bar(desc=f"{what} blocks", unit="model")
+            stack.enter_context(bar)
+        return build_latency_table(
+            job.space,
+            len(job.class_names),
+            convert=functools.partial(convert, precision="float32"),
+            measure=functools.partial(
+                mobile_bench.measure,
+                target=FLAGS.target,
+                threads=FLAGS.threads,
+                rounds=1,  # build_latency_table does the rounds
+                num_runs=20,
+                min_secs=FLAGS.latency_min_secs,
+                warmup_min_secs=FLAGS.latency_min_secs / 2,
+            ),
+            path=path,
+            resolutions=resolutions,
+            rounds=FLAGS.latency_rounds,
+            num_fit=FLAGS.latency_subnets // 2,
+            num_check=FLAGS.latency_subnets - FLAGS.latency_subnets // 2,
+            progress=lambda what, done, total: updates[what](done, total),
+        )
 
 
 def main() -> None:

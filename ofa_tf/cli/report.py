@@ -80,13 +80,16 @@ def _row(job: common.Job, subnet: dict, measurements: dict) -> dict:
         row["file_bytes"][name] = file["bytes"]
         if not name.startswith("tflite_"):
             continue
-        content = (folder / file["file"]).read_bytes()
-        measurement = measurements.get(hashlib.sha256(content).hexdigest())
+        path = folder / file["file"]
+        measurement = measurements.get(hashlib.sha256(path.read_bytes()).hexdigest())
         if measurement is None:
             raise UsageError(
-                f"{folder / file['file']} is not measured in {job.workdir.measurements}. Run "
+                f"{path} is not measured in {job.workdir.measurements}. Run "
                 "mobile-bench on it first."
             )
+        if not measurement.verdict.valid:
+            reasons = "; ".join(measurement.verdict.reasons)
+            common.log.warning("The latency of %s is not to be trusted: %s.", path, reasons)
         precision = name.removeprefix("tflite_")
         row["measured_latency_ms"][precision] = measurement.timings.median_us / 1e3
         row["delegate_partitions"][precision] = measurement.delegation.partitions

@@ -25,41 +25,35 @@ def depthwise_conv2d(inputs: tf.Tensor, kernel: tf.Tensor, stride: int, size: Si
     Returns: (batch, ceil(height / stride), ceil(width / stride), channels).
     """
     strides = [1, stride, stride, 1]
-    pad = size // 2
-    frame = [[0, 0], [pad, pad], [pad, pad], [0, 0]]
+    padding = "SAME" if stride == 1 else "VALID"
 
     @tf.custom_gradient
-    def convolve(inputs, kernel):
-        if stride == 1:
-            outputs = tf.nn.depthwise_conv2d(inputs, kernel, strides, "SAME")
-        else:
-            outputs = tf.nn.depthwise_conv2d(tf.pad(inputs, frame), kernel, strides, "VALID")
+    def convolve(inputs, kernel, *dynamic_size):
+        pad = (dynamic_size[0] if dynamic_size else size) // 2
+        frame = [[0, 0], [pad, pad], [pad, pad], [0, 0]]
+        framed = inputs if stride == 1 else tf.pad(inputs, frame)
+        outputs = tf.nn.depthwise_conv2d(framed, kernel, strides, padding)
 
         def gradient(upstream):
-            padded = tf.pad(inputs, frame)
-            if stride == 1:
-                input_gradient = tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
-                    input_sizes=tf.shape(inputs),
-                    filter=kernel,
-                    out_backprop=upstream,
-                    strides=strides,
-                    padding="SAME",
-                )
-            else:
-                padded_gradient = tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
-                    input_sizes=tf.shape(padded),
-                    filter=kernel,
-                    out_backprop=upstream,
-                    strides=strides,
-                    padding="VALID",
-                )
+            input_gradient = tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
+                input_sizes=tf.shape(framed),
+                filter=kernel,
+                out_backprop=upstream,
+                strides=strides,
+                padding=padding,
+            )
+            if stride > 1:
                 height, width = tf.shape(inputs)[1], tf.shape(inputs)[2]
-                input_gradient = padded_gradient[:, pad : pad + height, pad : pad + width]
-            return input_gradient, _filter_gradient(padded, upstream, strides, size)
+                input_gradient = input_gradient[:, pad : pad + height, pad : pad + width]
+            padded = tf.pad(inputs, frame) if stride == 1 else framed
+            kernel_gradient = _filter_gradient(padded, upstream, strides, 2 * pad + 1)
+            return input_gradient, kernel_gradient, *[None for _ in dynamic_size]
 
         return outputs, gradient
 
-    return convolve(inputs, kernel)
+    # A tensor goes in as an argument: one that the gradient found by itself would be lost where
+    # the layer is in a branch of tf.cond and the tape is outside the graph.
+    return convolve(inputs, kernel, *([] if isinstance(size, int) else [size]))
 
 
 def _filter_gradient(padded: tf.Tensor, upstream: tf.Tensor, strides, size: Size) -> tf.Tensor:

@@ -128,7 +128,12 @@ class ElasticDepthwiseConv2D(keras.layers.Layer):
         }
 
     def active_weights(self, in_channels: Size, kernel_size: Size) -> list[tf.Tensor]:
-        """Kernel (k, k, channels, 1) of the first channels."""
+        """Kernel (k, k, channels, 1) of the first channels.
+
+        Raises ValueError where `kernel_size` is an int that is not one of `kernel_sizes`.
+        """
+        if isinstance(kernel_size, int) and kernel_size not in self.kernel_sizes:
+            raise ValueError(f"kernel_size is one of {self.kernel_sizes}, not {kernel_size}.")
         largest = self.kernel_sizes[-1]
         kernel = tf.convert_to_tensor(self.kernel)[:, :, :in_channels]
         if len(self.kernel_sizes) == 1:

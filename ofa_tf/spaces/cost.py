@@ -25,8 +25,9 @@ class BlockCosts:
     def __init__(self, space: SearchSpace, cost: Callable[[Block], float], num_classes: int = 1000):
         self.space = space
         shape = (len(space.root.resolutions), *space.grid_shape)
-        self._elastic = np.zeros(shape)
-        self._fixed = np.zeros(shape[0])
+        # NaN outside the space, so that a code of another restriction does not look free.
+        self._elastic = np.full(shape, np.nan)
+        self._fixed = np.full(shape[0], np.nan)
         for r in space.allowed("resolution"):
             for k in space.allowed("kernel"):
                 for e in space.allowed("expand"):

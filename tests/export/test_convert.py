@@ -10,7 +10,7 @@ import pytest
 
 from ofa_tf.errors import FailureError, UsageError
 from ofa_tf.export import convert
-from ofa_tf.export.quiet import native_output_dropped
+from ofa_tf.quiet import native_output_dropped
 from ofa_tf.export.runtime import TFLiteClassifier
 
 

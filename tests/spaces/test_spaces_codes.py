@@ -123,7 +123,10 @@ def test_restriction_keeps_what_codes_mean(space, seed):
 def test_largest_and_smallest_are_the_last_and_first_choice_everywhere(space):
     for arch, pick in ((space.max(), max), (space.min(), min)):
         depth, resolution = pick(space.depths), pick(space.resolutions)
-        rows = {"kernel_sizes": pick(space.kernel_sizes), "expand_ratios": pick(space.expand_ratios)}
+        rows = {
+            "kernel_sizes": pick(space.kernel_sizes),
+            "expand_ratios": pick(space.expand_ratios),
+        }
         assert arch.depths == (depth,) * len(space.family.stage_depths)
         assert arch.resolution == resolution
         for field, value in rows.items():

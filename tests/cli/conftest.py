@@ -1,0 +1,30 @@
+"""A folder of images, and a job that was trained on it."""
+
+import shutil
+
+import pytest
+from cli_helpers import TRAIN, run, write_images
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory):
+    """train/ and test/ with three classes: 144 training, 16 of them held out, and 30 test."""
+    root = tmp_path_factory.mktemp("images")
+    write_images(root / "train", dict.fromkeys(("blue", "green", "red"), 54))
+    write_images(root / "test", dict.fromkeys(("blue", "green", "red"), 10), seed=1)
+    return root
+
+
+@pytest.fixture(scope="session")
+def trained(images, tmp_path_factory):
+    """The workdir of a run without interruption; not to be changed."""
+    workdir = tmp_path_factory.mktemp("trained") / "job"
+    ended = run("train", *TRAIN, f"--data_dir={images}", f"--workdir={workdir}")
+    assert ended.code == 0, ended.err
+    return workdir
+
+
+@pytest.fixture
+def job(trained, tmp_path):
+    """A copy of the trained job, to be spoiled."""
+    return shutil.copytree(trained, tmp_path / "job")

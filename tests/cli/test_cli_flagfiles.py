@@ -1,0 +1,90 @@
+"""Every flagfile is read and makes a valid recipe; ImageNet's are the published ones."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from absl import flags
+from cli_helpers import ROOT, own_flags
+
+from ofa_tf.cli import common, quickstart, train
+from ofa_tf.spaces import get_space
+
+FLAGFILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("flags/**/*.flags"))
+
+
+@contextlib.contextmanager
+def read(flagfile: str, command=train):
+    """FLAGS as a command has them with a flagfile."""
+    with own_flags():
+        command.define_flags()
+        if command is train:
+            common.define_workdir()
+        flags.FLAGS(["x", "--workdir=unused", f"--flagfile={flagfile}"])
+        yield flags.FLAGS
+
+
+@pytest.fixture(autouse=True)
+def _in_the_project(monkeypatch):
+    monkeypatch.chdir(ROOT)  # flagfiles name each other from there
+
+
+def test_there_are_flagfiles():
+    assert {"flags/quickstart.flags", "flags/imagenet/ofa_mbv3_w1.0/all.flags"} <= set(FLAGFILES)
+
+
+@pytest.mark.parametrize("flagfile", FLAGFILES)
+def test_flagfile_makes_a_recipe_and_begins_with_its_command(flagfile):
+    first = (ROOT / flagfile).read_text().splitlines()[0]
+    assert first.startswith("# ofa-")
+    assert f"--flagfile={flagfile}" in first
+    command = quickstart if first.startswith("# ofa-quickstart ") else train
+    with read(flagfile, command) as values:
+        space = get_space(values.space)
+        recipe = train._recipe(space)
+    assert recipe.phases[0].name == "largest"
+    assert set(recipe.resolutions) <= set(space.resolutions)
+
+
+def test_imagenet_is_the_published_recipe():
+    """arXiv 1908.09791: epochs with their warm-up, learning rates for 64 images a step."""
+    with read("flags/imagenet/ofa_mbv3_w1.0/all.flags") as values:
+        assert values.dataset == "imagenet2012"
+        assert values.space == "ofa_mbv3_w1.0"
+        assert values.eval_crop == 0.875
+        assert values.calibration_images == 2000
+        recipe = train._recipe(get_space(values.space))
+    rows = [
+        (p.name, p.epochs - p.warmup_epochs, p.warmup_epochs, p.base_lr, p.subnets_per_step)
+        for p in recipe.phases
+    ]
+    assert rows[0] == ("largest", 175, 5, 2.6 / 32, 1)  # 180 in all
+    assert rows[1:] == [
+        ("kernel", 120, 5, 3e-2, 1),
+        ("depth1", 25, 0, 2.5e-3, 2),
+        ("depth2", 120, 5, 7.5e-3, 2),
+        ("expand1", 25, 0, 2.5e-3, 4),
+        ("expand2", 120, 5, 7.5e-3, 4),
+    ]
+    assert recipe.batch_size == 64 * 32
+    assert recipe.resolutions == tuple(range(128, 225, 4))
+    assert recipe.momentum == 0.9
+    assert recipe.weight_decay == 3e-5
+    assert recipe.label_smoothing == 0.1
+    assert recipe.kd_ratio == 1.0
+    assert recipe.augmentation.crop_scale_min == 0.08
+    assert recipe.augmentation.flip
+    assert recipe.augmentation.brightness == pytest.approx(32 / 255, abs=1e-5)
+    assert recipe.augmentation.saturation == 0.5
+
+
+def test_defaults_are_the_published_ones():
+    with own_flags():
+        train.define_flags()
+        flags.FLAGS(["x"])
+        values = flags.FLAGS.flag_values_dict()
+    with read("flags/imagenet/ofa_mbv3_w1.0/all.flags") as written:
+        for name in ("momentum", "weight_decay", "label_smoothing", "kd_ratio", "eval_crop"):
+            assert values[name] == written[name].value
+        assert values["phases"] == written["phases"].value

@@ -1,0 +1,115 @@
+"""The plain Keras network of a Blueprint: its layers, its counts, its options."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+from model_helpers import NUM_CLASSES, deviation, make_archs, make_images
+
+from ofa_tf.models import Supernet, build_subnet
+from ofa_tf.spaces import get_space, list_spaces
+
+MEAN, STD = (123.0, 116.0, 103.0), (58.0, 57.0, 60.0)
+
+
+def counted_macs(model: keras.Model) -> int:
+    """Multiply-accumulates from the shapes of the built layers: kernel entries times pixels."""
+    macs = 0
+    for layer in model.layers:
+        if isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)):
+            macs += int(np.prod(layer.output.shape[1:3])) * int(np.prod(layer.kernel.shape))
+        elif isinstance(layer, keras.layers.Dense):
+            macs += int(np.prod(layer.kernel.shape))
+    return macs
+
+
+def check_counts(plan):
+    model = build_subnet(plan)
+    assert model.input_shape == (None, plan.resolution, plan.resolution, 3)
+    assert model.output_shape == (None, plan.num_classes)
+    assert counted_macs(model) == plan.macs
+    assert sum(int(np.prod(v.shape)) for v in model.trainable_variables) == plan.params
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            assert (layer.momentum, layer.epsilon) == (plan.bn_momentum, plan.bn_epsilon)
+
+
+@pytest.mark.parametrize("name", list_spaces())
+def test_macs_and_params_are_those_of_the_keras_network(name):
+    space = get_space(name)
+    arch = space.sample(np.random.default_rng(1))
+    check_counts(space.blueprint(arch, NUM_CLASSES))
+
+
+@pytest.mark.parametrize("index", range(5))
+def test_macs_and_params_of_tiny_subnets(index):
+    space = get_space("ofa_mbv3_tiny")
+    check_counts(space.blueprint(make_archs(space, 5)[index], NUM_CLASSES))
+
+
+@pytest.mark.parametrize("name", list_spaces())
+def test_supernet_parameters(name):
+    """Those of the largest subnet, and a 25x25 and a 9x9 transform per elastic block."""
+    space = get_space(name)
+    supernet = Supernet(space, num_classes=1000)
+    params = sum(int(np.prod(v.shape)) for v in supernet.trainable_variables)
+    transforms = (25 * 25 + 9 * 9) * space.num_positions
+    assert params == space.blueprint(space.max()).params + transforms
+    if name == "ofa_mbv3_w1.0":
+        assert params == 7_678_880  # as published
+
+
+def test_subnet_is_plain_keras(supernet, tmp_path):
+    model = supernet.subnet(supernet.space.max(), normalization=(MEAN, STD))
+    assert {type(layer).__module__.split(".")[0] for layer in model.layers} == {"keras"}
+    assert all(getattr(keras.layers, type(x).__name__, None) is type(x) for x in model.layers)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    images = 255 * np.abs(make_images(32, 3, seed=0))
+    np.testing.assert_array_equal(loaded(images), model(images))
+
+
+def test_materializing_copies(supernet):
+    """What happens to the cut-out model later does not happen to the supernet."""
+    arch, images = supernet.space.min(), make_images(24, 3, seed=0)
+    expected = supernet(images, arch).numpy()
+    model = supernet.subnet(arch)
+    for variable in model.variables:
+        variable.assign(variable + 1)
+    np.testing.assert_array_equal(supernet(images, arch), expected)
+    assert deviation(model(images), expected) > 0.01
+
+
+def test_normalization_equals_normalizing_before(supernet):
+    arch = supernet.space.min()
+    pixels = np.random.default_rng(0).uniform(0, 255, (4, 24, 24, 3)).astype(np.float32)
+    expected = supernet((pixels - np.float32(MEAN)) / np.float32(STD), arch)
+    model = supernet.subnet(arch, normalization=(MEAN, STD))
+    assert deviation(model(pixels), expected) < 1e-4
+    assert deviation(supernet.subnet(arch)(pixels), expected) > 0.01
+
+
+def test_softmax_and_a_fixed_batch(supernet):
+    arch, images = supernet.space.min(), make_images(24, 1, seed=0)
+    logits = supernet(images, arch).numpy().astype(np.float64)
+    expected = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    model = supernet.subnet(arch, softmax=True, batch_size=1, name="small")
+    assert model.name == "small"
+    assert model.input_shape == (1, 24, 24, 3)
+    assert model.output_shape == (1, NUM_CLASSES)
+    np.testing.assert_allclose(model(images), expected, atol=1e-4)
+
+
+def test_one_block_is_a_model_of_its_own():
+    """As the latency table measures them."""
+    space = get_space("ofa_mbv3_tiny")
+    plan = space.blueprint(space.max(), NUM_CLASSES)
+    for block in plan.blocks:
+        model = build_subnet(dataclasses.replace(plan, blocks=(block,)), batch_size=1)
+        assert model.input_shape == (1, block.in_size, block.in_size, block.in_channels)
+        out = (block.out_size, block.out_size, block.out_channels)
+        assert model.output_shape == ((1, *out[2:]) if block is plan.blocks[-1] else (1, *out))
+        assert counted_macs(model) == block.macs

@@ -1,0 +1,128 @@
+"""Phases and recipes: learning rates, what each phase opens, and what is refused."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+from training_helpers import PLAIN
+
+from ofa_tf.errors import UsageError
+from ofa_tf.spaces import get_space
+from ofa_tf.training.phases import PHASE_NAMES, Phase, Recipe
+
+W1 = get_space("ofa_mbv3_w1.0")
+OPEN = {  # depths, kernel sizes, expand ratios: the table of arXiv 1908.09791
+    "largest": ((4,), (7,), (6,)),
+    "kernel": ((4,), (3, 5, 7), (6,)),
+    "depth1": ((3, 4), (3, 5, 7), (6,)),
+    "depth2": ((2, 3, 4), (3, 5, 7), (6,)),
+    "expand1": ((2, 3, 4), (3, 5, 7), (4, 6)),
+    "expand2": ((2, 3, 4), (3, 5, 7), (3, 4, 6)),
+}
+
+
+@pytest.mark.parametrize("name", OPEN)
+def test_phase_opens_the_published_choices(name):
+    restricted = Phase(name, 1, 0.1).restrict(W1)
+    choices = (restricted.depths, restricted.kernel_sizes, restricted.expand_ratios)
+    assert choices == OPEN[name]
+    assert restricted.resolutions == W1.resolutions
+    assert restricted.max() == W1.max()
+
+
+def test_phases_are_the_published_ones_in_order():
+    assert tuple(OPEN) == PHASE_NAMES
+
+
+def test_each_phase_contains_the_one_before():
+    spaces = [Phase(name, 1, 0.1).restrict(W1) for name in PHASE_NAMES]
+    for inner, outer in itertools.pairwise(spaces):
+        assert outer.arch(inner.min()) == inner.min()
+        assert outer.num_subnets > inner.num_subnets
+    assert spaces[-1].num_subnets == W1.num_subnets
+
+
+def test_sorting_and_distillation_by_phase():
+    phases = [Phase(name, 1, 0.1) for name in PHASE_NAMES]
+    assert [p.name for p in phases if p.widens] == ["expand1", "expand2"]
+    assert [p.name for p in phases if not p.distills] == ["largest"]
+
+
+@pytest.mark.parametrize("batch_size", [64, 128, 2048])
+@pytest.mark.parametrize(("epochs", "warmup"), [(25, 0), (125, 5), (2.5, 0.5)])
+def test_learning_rate_is_warmup_then_cosine(batch_size, epochs, warmup):
+    steps_per_epoch, base = 20, 0.03
+    phase = Phase("kernel", epochs, base, warmup)
+    steps = np.arange(phase.num_steps(steps_per_epoch))
+    ramp, total = warmup * steps_per_epoch, epochs * steps_per_epoch
+    peak = base * batch_size / 64
+    cosine = 0.5 * (1 + np.cos(np.pi * (steps - ramp) / (total - ramp)))
+    expected = peak * np.where(steps < ramp, (steps + 1) / max(ramp, 1), cosine)
+    rates = [phase.learning_rate(int(step), steps_per_epoch, batch_size) for step in steps]
+    assert len(steps) == total
+    np.testing.assert_allclose(rates, expected, rtol=1e-12)
+    assert max(rates) == pytest.approx(peak)
+    assert 0 < rates[-1] < 0.02 * peak
+
+
+def test_warmup_may_take_the_whole_phase():
+    rates = [Phase("kernel", 2, 0.1, 2).learning_rate(step, 5, 64) for step in range(10)]
+    np.testing.assert_allclose(rates, 0.1 * np.arange(1, 11) / 10)
+
+
+def test_a_phase_has_at_least_one_step():
+    assert Phase("kernel", 0.01, 0.1).num_steps(3) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"name": "width"}, "no phase 'width'; known: largest, kernel, depth1"),
+        ({"epochs": 0}, "Phase kernel needs positive epochs"),
+        ({"epochs": float("nan")}, "Phase kernel needs positive epochs"),
+        ({"epochs": float("inf")}, "not inf"),
+        ({"base_lr": -0.1}, "not 5, -0.1"),
+        ({"subnets_per_step": 0}, "subnets_per_step, not 5, 0.1 and 0"),
+        ({"warmup_epochs": 6}, "warmup_epochs is from 0 to its 5 epochs, not 6"),
+        ({"warmup_epochs": -1}, "not -1"),
+        ({"warmup_epochs": float("nan")}, "not nan"),
+    ],
+)
+def test_bad_phase_is_refused(changes, expected):
+    fields = {"name": "kernel", "epochs": 5, "base_lr": 0.1} | changes
+    with pytest.raises(UsageError) as error:
+        Phase(**fields)
+    assert expected in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "got"),
+    [
+        ([], "got none"),
+        (["kernel"], "got kernel"),
+        (["largest", "depth1", "kernel"], "got largest, depth1, kernel"),
+        (["largest", "kernel", "kernel"], "got largest, kernel, kernel"),
+    ],
+)
+def test_bad_order_of_phases_is_refused(names, got):
+    with pytest.raises(UsageError) as error:
+        Recipe(tuple(Phase(name, 1, 0.1) for name in names), 64, (24,))
+    assert str(error.value).startswith("phases begin with largest and keep the order largest,")
+    assert got in str(error.value)
+
+
+def test_phases_may_be_left_out():
+    names = ("largest", "depth2", "expand2")
+    made = Recipe(tuple(Phase(name, 1, 0.1) for name in names), 64, (24,))
+    assert [phase.name for phase in made.phases] == list(names)
+
+
+def test_recipe_is_json():
+    made = Recipe((Phase("largest", 1, 0.1),), 64, (24, 32), augmentation=PLAIN)
+    read = json.loads(json.dumps(made.to_dict()))
+    assert read["phases"][0]["name"] == "largest"
+    assert read["augmentation"]["crop_scale_min"] == PLAIN.crop_scale_min
+    assert read["resolutions"] == [24, 32]
