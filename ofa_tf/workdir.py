@@ -12,6 +12,9 @@ from ofa_tf.files import read_json, write_json
 
 _NUM_NAMED = 8  # settings that an error names
 
+# What ofa-train records of a job.
+_SETTINGS = {"space", "data", "class_names", "eval_crop", "calibration_images", "recipe"}
+
 
 class Workdir:
     """The files of a job, by name. Nothing is read or written until it is asked for.
@@ -67,10 +70,18 @@ class Workdir:
 
         Raises:
             UsageError: nothing was trained here.
+            FailureError: the settings are damaged.
         """
         if not self.config_file.exists():
             raise UsageError(f"{self.path} holds no job. Run ofa-train with this --workdir first.")
-        return read_json(self.config_file)
+        config = read_json(self.config_file)
+        missing = _SETTINGS - set(config)
+        if missing:
+            raise FailureError(
+                f"{self.config_file} is damaged: {', '.join(sorted(missing))} are missing. "
+                "Restore it from a copy."
+            )
+        return config
 
     def append(self, path: pathlib.Path, row: dict[str, Any]) -> None:
         """Appends a line of JSON to one of the files. Raises FailureError if the disk refuses."""

@@ -13,7 +13,10 @@ from ofa_tf.workdir import Workdir
 
 CONFIG = {
     "space": "a",
+    "data": {"dataset": "ofa_doodles"},
     "class_names": ["cat", "dog"],
+    "eval_crop": 1.0,
+    "calibration_images": 100,
     "recipe": {"batch_size": 64, "phases": [{"name": "largest", "epochs": 1.0}]},
 }
 
@@ -31,6 +34,12 @@ def workdir(tmp_path) -> Workdir:
 
 def test_start_records_the_settings(workdir):
     assert workdir.config() == CONFIG
+
+
+def test_settings_without_a_key_are_damaged(workdir):
+    workdir.config_file.write_text(json.dumps({"space": "a"}))
+    with pytest.raises(FailureError, match=r"is damaged: .*data, eval_crop, recipe are missing"):
+        workdir.config()
 
 
 def test_start_again_with_the_same_settings_goes_on(workdir):

@@ -1,6 +1,9 @@
 """TFDS image-classification sets, by name, as image sources."""
 
+import contextlib
 import difflib
+import io
+import logging
 import socket
 import sys
 import urllib.parse
@@ -21,6 +24,8 @@ from ofa_tf.data.sources import (
     decode_rgb,
 )
 from ofa_tf.errors import FailureError, UsageError
+
+_log = logging.getLogger(__name__)
 
 # Sets in which a mirrored image is another class, or none.
 _NOT_MIRRORED = frozenset(
@@ -99,7 +104,9 @@ def _prepare(dataset: str, builder: tfds.core.DatasetBuilder) -> None:
         tfds.disable_progress_bar()
     try:
         _check_network(builder)
-        builder.download_and_prepare()
+        _log.info("Preparing %s under %s.", dataset, builder.data_dir)
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS tells the same, at length
+            builder.download_and_prepare()
     except Exception as error:  # whatever the set's own code or the network throws
         raise FailureError(
             f"The TFDS set {dataset!r} is not prepared under {builder.data_dir} and preparing it "
