@@ -10,8 +10,8 @@ import pytest
 
 from ofa_tf.errors import FailureError, UsageError
 from ofa_tf.export import convert
-from ofa_tf.quiet import native_output_dropped
 from ofa_tf.export.runtime import TFLiteClassifier
+from ofa_tf.quiet import native_output_dropped
 
 
 @pytest.fixture(scope="module")
