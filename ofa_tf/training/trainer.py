@@ -82,9 +82,8 @@ class Trainer:
         self.optimizer.build(supernet.trainable_variables)
         self._folder = checkpoints.CheckpointFolder(workdir.checkpoints)
         self._groups = {"weights": supernet.variables, "optimizer": self.optimizer.variables}
-        self._decayed = [
-            v.name == "kernel" for v in supernet.trainable_variables
-        ]  # batch norm, biases and kernel transforms are not
+        # Weight decay is for kernels, not for batch norm, biases and kernel transforms.
+        self._decayed = [v.name == "kernel" for v in supernet.trainable_variables]
         self._step_functions: dict[tuple[bool, bool], tf.types.experimental.GenericFunction] = {}
         self._signal: int | None = None
 
@@ -106,16 +105,22 @@ class Trainer:
                 first_of_phase += steps
 
     def _run_phase(self, phase: Phase, first_of_phase: int, done: int) -> None:
-        """Trains the steps of a phase from `done` on, then evaluates its corners and saves."""
-        recipe, batch_size = self.recipe, self.recipe.batch_size
-        space = phase.restrict(self.supernet.space)
+        """Trains what is left of a phase after `done` steps, evaluates its corners and saves."""
         if done <= 0:
             done = 0
             self._start_phase(phase)
         if phase.distills and self.teacher is None:
             self.teacher = self._load_teacher()
-        train_step = self._step_function(phase)
+        self._train(phase, first_of_phase, done)
+        self._finish_phase(phase, first_of_phase + phase.num_steps(self.steps_per_epoch))
+        self._stop_if_asked()
+
+    def _train(self, phase: Phase, first_of_phase: int, done: int) -> None:
+        """The steps of a phase from `done` on; `first_of_phase` is the run's step of its first."""
+        recipe, batch_size = self.recipe, self.recipe.batch_size
+        space = phase.restrict(self.supernet.space)
         steps = phase.num_steps(self.steps_per_epoch)
+        train_step = self._step_function(phase)
         batches = self.data.train_batches(
             batch_size,
             recipe.resolutions,
@@ -127,21 +132,21 @@ class Trainer:
         bar = tqdm(total=steps * batch_size, initial=done * batch_size, desc=phase.name, unit="img")
         with bar:
             for step, (images, labels) in zip(range(done, steps), batches, strict=False):
-                sizes = step_sizes(
-                    space, recipe.seed, first_of_phase + step, phase.subnets_per_step
-                )
+                run_step = first_of_phase + step
+                sizes = step_sizes(space, recipe.seed, run_step, phase.subnets_per_step)
                 rate = phase.learning_rate(step, self.steps_per_epoch, batch_size)
                 loss = float(train_step(images, labels, sizes, rate))
                 self._check(loss, phase, step, rate)
                 losses.append(loss)
                 bar.update(batch_size)
                 bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-                if (step + 1) % self.steps_per_epoch == 0 or step + 1 == steps:
+                is_last = step + 1 == steps
+                if (step + 1) % self.steps_per_epoch == 0 or is_last:
                     seconds = time.monotonic() - epoch_start
                     self._log(
                         phase=phase.name,
                         epoch=round((step + 1) / self.steps_per_epoch, 2),
-                        step=first_of_phase + step + 1,
+                        step=run_step + 1,
                         loss=float(np.mean(losses)),
                         learning_rate=rate,
                         images_per_second=len(losses) * batch_size / seconds,
@@ -150,12 +155,10 @@ class Trainer:
                 due = self._signal or time.monotonic() - saved > 60 * self.checkpoint_minutes
                 # The last step's checkpoint says that the phase is done, so it comes after all of
                 # the phase's work.
-                if due and step + 1 < steps:
-                    self._save(first_of_phase + step + 1)
+                if due and not is_last:
+                    self._save(run_step + 1)
                     saved = time.monotonic()
                     self._stop_if_asked()
-        self._finish_phase(phase, first_of_phase + steps)
-        self._stop_if_asked()
 
     def _start_phase(self, phase: Phase) -> None:
         """A new phase starts with the optimizer at rest, and sorted channels before it widens."""
