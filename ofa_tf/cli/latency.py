@@ -54,6 +54,7 @@ def latency() -> None:
 
 def _measure(job: common.Job, path: pathlib.Path, resolutions: list[int]) -> LatencyTable:
     """Measures with a progress bar each for conversions and measurements."""
+    from ofa_tf.data import MEAN, STD
     from ofa_tf.export import convert
     from ofa_tf.search import build_latency_table
 
@@ -76,6 +77,7 @@ def _measure(job: common.Job, path: pathlib.Path, resolutions: list[int]) -> Lat
                 warmup_min_secs=FLAGS.latency_min_secs / 2,
             ),
             path=path,
+            normalization=(MEAN, STD),
             resolutions=resolutions,
             rounds=FLAGS.latency_rounds,
             num_fit=FLAGS.latency_subnets // 2,

@@ -37,6 +37,7 @@ def build_latency_table(
     convert: Callable[[keras.Model], bytes],
     measure: Callable[[Sequence[str]], Sequence[mobile_bench.Measurement]],
     path: str | pathlib.Path,
+    normalization: tuple[Sequence[float], Sequence[float]] | None = None,
     precision: str = "float32",
     resolutions: Sequence[int] | None = None,
     rounds: int = 3,
@@ -63,6 +64,8 @@ def build_latency_table(
         convert: a model to the bytes of a .tflite file.
         measure: paths of .tflite files to one measurement each.
         path: where the table goes.
+        normalization: as for `build_subnet`, where exported models normalize inside; its time
+            counts as the first block's.
         precision: what `convert` makes; kept in the table.
         resolutions: at which blocks are measured, in pixels; None for up to three over the range.
         rounds: how many times every model is measured.
@@ -84,8 +87,7 @@ def build_latency_table(
     path = pathlib.Path(path)
     asked = resolutions or _spread(space.resolutions, 3)
     resolutions = space.restrict(resolutions=asked).resolutions
-    sampler = ArchSampler(space, seed)
-    archs = space.decode(sampler.codes(num_fit + num_check))
+    archs = _whole_subnets(space, num_fit + num_check, seed)
     blocks = distinct_blocks(space, num_classes, resolutions)
     plans = {_EMPTY.key: Blueprint(_EMPTY.in_size, (_EMPTY,))}
     plans |= {key: Blueprint(block.in_size, (block,)) for key, block in blocks.items()}
@@ -95,7 +97,19 @@ def build_latency_table(
     identity = {"space": space.name, "num_classes": num_classes, "precision": precision}
     file = RowFile(path.with_name(f"{path.name}.rows.jsonl"), identity)
     report_progress = progress or (lambda *_: None)
-    _convert_all(plans, models, convert, report_progress)
+    largest = (space.restrict(resolutions=[side]).max() for side in resolutions)
+    stems = {space.blueprint(arch, num_classes).blocks[0].key for arch in largest}
+
+    def make(plan: Blueprint) -> bytes:
+        from ofa_tf.models import build_subnet  # TensorFlow, only where it is needed
+
+        takes_images = len(plan.blocks) > 1 or plan.blocks[0].key in stems
+        model = build_subnet(
+            plan, batch_size=1, normalization=normalization if takes_images else None
+        )
+        return convert(model)
+
+    _convert_all(plans, models, make, report_progress)
     setup = _measure_all(list(plans), models, file, measure, rounds, report_progress)
 
     medians = _medians(file.rows, plans)
@@ -124,6 +138,17 @@ def _spread(values: Sequence[int], most: int) -> list[int]:
     return [values[round(place)] for place in places]
 
 
+def _whole_subnets(space: SearchSpace, count: int, seed: int) -> list[Arch]:
+    """Subnets to fit and to check: in turn one of all, and one with the smallest kernels only.
+
+    Random subnets have large kernels somewhere, which dominate their latency; the fastest ones,
+    among which a search for tight budgets ends, would otherwise be hardly among them.
+    """
+    smallest = space.restrict(kernel_sizes=space.kernel_sizes[:1])
+    samplers = (ArchSampler(space, seed), ArchSampler(smallest, seed))
+    return space.decode(np.stack([samplers[i % 2].code(i // 2) for i in range(count)]))
+
+
 def _subnet_name(arch: Arch) -> str:
     return f"subnet-{hashlib.sha256(arch.to_json().encode()).hexdigest()[:16]}"
 
@@ -131,7 +156,7 @@ def _subnet_name(arch: Arch) -> str:
 def _convert_all(
     plans: Mapping[str, Blueprint],
     folder: pathlib.Path,
-    convert: Callable[[keras.Model], bytes],
+    make: Callable[[Blueprint], bytes],
     progress: Callable[[str, int, int], None],
 ) -> None:
     """Writes the models that the folder does not have yet."""
@@ -139,9 +164,7 @@ def _convert_all(
         progress("convert", done, len(plans))
         model_path = folder / f"{name}.tflite"
         if not model_path.exists():
-            from ofa_tf.models import build_subnet  # TensorFlow, only where it is needed
-
-            write_bytes(model_path, convert(build_subnet(plan, batch_size=1)))
+            write_bytes(model_path, make(plan))
     progress("convert", len(plans), len(plans))
 
 
