@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 # oneDNN has a fast depthwise filter gradient for kernels of up to three columns only. Wider ones
-# fall to its grouped convolution, which takes 2 to 12 times as long.
+# fall to its grouped convolution, which takes several times as long.
 _FAST_COLUMNS = 3
 
 Size = int | tf.Tensor  # an int, or a scalar int32 tensor inside a graph
