@@ -146,7 +146,10 @@ def _whole_subnets(space: SearchSpace, count: int, seed: int) -> list[Arch]:
     """
     smallest = space.restrict(kernel_sizes=space.kernel_sizes[:1])
     samplers = (ArchSampler(space, seed), ArchSampler(smallest, seed))
-    return space.decode(np.stack([samplers[i % 2].code(i // 2) for i in range(count)]))
+    drawn = (tuple(samplers[i % 2].code(i // 2)) for i in range(4 * count))
+    distinct = list(dict.fromkeys(drawn))  # the smallest arch, for one, is drawn by both
+    repeated = distinct * count  # for a space of fewer archs
+    return space.decode(np.array(repeated[:count]))
 
 
 def _subnet_name(arch: Arch) -> str:

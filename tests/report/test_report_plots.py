@@ -121,7 +121,8 @@ def test_title_tells_measured_from_predicted(tmp_path, monkeypatch):
         "ofa_tf.report.plots.draw_blueprints", lambda figure, plans, titles: seen.extend(titles)
     )
     plot_architectures(tmp_path / "a.png", rows, plans)
-    assert "20 × 20 px" in seen[0]
+    side = plans[0].resolution
+    assert f"{side} × {side} px" in seen[0]
     assert f"{plans[0].macs / 1e6:.1f} M MACs" in seen[0]
     assert seen[0].endswith("0.275 ms,  68.8 % (measured)")
     assert seen[1].endswith("0.750 ms,  72.0 % (predicted)")
