@@ -154,6 +154,31 @@ def test_recovers_an_additive_device(quiet):
     assert table.report["round_spread"] == 0
 
 
+def test_every_second_subnet_has_the_smallest_kernels_and_none_is_there_twice(quiet):
+    _, _, table = quiet
+    subnets = [row["arch"] for row in table.report["fitted"]["subnets"] + table.report["subnets"]]
+    assert len({str(arch) for arch in subnets}) == 9
+    small = [max(arch["ks"]) == 3 for arch in subnets]
+    assert sum(small) >= 4
+    assert not all(small)
+
+
+def test_models_that_take_images_normalize_them(tmp_path):
+    device, taking, others = FakeDevice(), set(), set()
+    convert = device.convert
+
+    def record(model):
+        names = [layer.name for layer in model.layers]
+        takes_images = any(name.startswith("stem") for name in names)
+        (taking if takes_images else others).add("normalize" in names)
+        return convert(model)
+
+    device.convert = record
+    build(device, tmp_path / "table.json", normalization=((120.0,) * 3, (60.0,) * 3))
+    assert taking == {True}
+    assert others == {False}
+
+
 def test_everything_is_in_the_file_and_nothing_else_is_left(quiet):
     device, folder, table = quiet
     assert [path.name for path in folder.iterdir()] == ["table.json"]
