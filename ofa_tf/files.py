@@ -47,6 +47,24 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
+def append_json(path: str | os.PathLike, row: dict[str, Any]) -> None:
+    """Appends a line of JSON and waits until it is on the disk.
+
+    Raises:
+        FailureError: the disk refuses; names the file.
+    """
+    path = pathlib.Path(path)
+    line = json.dumps(row, allow_nan=False).encode() + b"\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise FailureError(f"{path} could not be written: {error.strerror}.") from error
+
+
 def read_json(path: str | os.PathLike) -> Any:
     """Reads a JSON file.
 

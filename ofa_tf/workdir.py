@@ -83,17 +83,6 @@ class Workdir:
             )
         return config
 
-    def append(self, path: pathlib.Path, row: dict[str, Any]) -> None:
-        """Appends a line of JSON to one of the files. Raises FailureError if the disk refuses."""
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(path, "a") as file:
-                file.write(json.dumps(row) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise FailureError(f"{path} could not be written: {error.strerror}.") from error
-
 
 def _differences(there: Any, here: Any, name: str = "") -> list[str]:
     """`name was A, is B` for every setting that differs; lists of one length entry by entry."""

@@ -9,6 +9,7 @@ import pathlib
 import pytest
 
 from ofa_tf.errors import FailureError, UsageError
+from ofa_tf.files import append_json
 from ofa_tf.workdir import Workdir
 
 CONFIG = {
@@ -92,8 +93,8 @@ def test_damaged_settings_are_a_failure(workdir):
 
 
 def test_append_adds_lines(workdir):
-    workdir.append(workdir.metrics, {"a": 1})
-    workdir.append(workdir.metrics, {"b": [2]})
+    append_json(workdir.metrics, {"a": 1})
+    append_json(workdir.metrics, {"b": [2]})
     lines = workdir.metrics.read_text().splitlines()
     assert [json.loads(line) for line in lines] == [{"a": 1}, {"b": [2]}]
 
@@ -103,7 +104,7 @@ def test_append_to_a_full_disk_is_one_failure(workdir):
     if not full.exists():
         pytest.skip("needs /dev/full")
     with pytest.raises(FailureError, match=r"^/dev/full could not be written: No space left"):
-        workdir.append(full, {"a": 1})
+        append_json(full, {"a": 1})
 
 
 def test_nothing_is_written_by_looking(tmp_path):

@@ -17,6 +17,8 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from ofa_tf.data.sources import decode_rgb
+from ofa_tf.errors import FailureError
+from ofa_tf.files import write_json
 
 _BATCH = 512
 
@@ -51,8 +53,8 @@ def check_images(splits: dict[Path, Sequence[ImageFile]], cache_dir: str | None)
         checked = _decode_all(splits)
         if remembered:
             # Without the file, the next run checks again: slower, but nothing is lost.
-            with contextlib.suppress(OSError):
-                _remember(remembered, checked)
+            with contextlib.suppress(FailureError):
+                write_json(remembered, {"size": checked.size, "bad": sorted(checked.bad)})
     return checked
 
 
@@ -106,17 +108,3 @@ def _recall(file: Path) -> Checked | None:
         return Checked(frozenset(content["bad"]), size and (int(size[0]), int(size[1])))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _remember(file: Path, checked: Checked) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=file.parent)
-    try:
-        with open(descriptor, "w", encoding="utf-8") as stream:
-            json.dump({"size": checked.size, "bad": sorted(checked.bad)}, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, file)
-    except BaseException:
-        os.unlink(temporary)
-        raise

@@ -1,7 +1,6 @@
 """Export: a subnet as a plain Keras model and as TFLite files, with labels and a card."""
 
 from ofa_tf.export.card import SubnetSpec
-from ofa_tf.export.evaluation import keras_accuracy, tflite_accuracy
 from ofa_tf.export.subnet import FORMATS, check_formats, export_subnet, is_up_to_date
 from ofa_tf.export.tflite import convert
 
@@ -12,6 +11,4 @@ __all__ = [
     "convert",
     "export_subnet",
     "is_up_to_date",
-    "keras_accuracy",
-    "tflite_accuracy",
 ]

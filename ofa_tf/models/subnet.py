@@ -18,7 +18,6 @@ def build_subnet(
     *,
     normalization: tuple[Sequence[float], Sequence[float]] | None = None,
     batch_size: int | None = None,
-    softmax: bool = False,
     name: str = "subnet",
 ) -> keras.Model:
     """Builds a functional `keras.Model` from a Blueprint, with fresh weights.
@@ -28,10 +27,10 @@ def build_subnet(
         normalization: mean and standard deviation per input channel, with which a first layer
             normalizes the images; None where the images come normalized.
         batch_size: a fixed batch, as TFLite files have it; None for any.
-        softmax: whether the outputs are probabilities instead of logits.
         name: the model's name.
 
-    Returns: a model from float32 (batch, resolution, resolution, channels) to (batch, classes).
+    Returns: a model from float32 images (batch, resolution, resolution, channels) to logits
+        (batch, classes).
     """
     first = plan.blocks[0]
     shape = (first.in_size, first.in_size, first.in_channels)
@@ -43,8 +42,6 @@ def build_subnet(
         )
     for block in plan.blocks:
         outputs = _BUILDERS[type(block)](block, plan, outputs)
-    if softmax:
-        outputs = layers.Softmax(name="probabilities")(outputs)
     return keras.Model(inputs, outputs, name=name)
 
 

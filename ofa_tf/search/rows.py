@@ -9,6 +9,7 @@ import pathlib
 from typing import Any
 
 from ofa_tf.errors import FailureError, UsageError
+from ofa_tf.files import append_json
 
 _log = logging.getLogger(__name__)
 
@@ -61,13 +62,5 @@ class RowFile:
 
     def append(self, row: dict[str, Any]) -> None:
         """Adds a row and waits until it is on the disk. Raises FailureError if it cannot be."""
-        line = json.dumps({**self._identity, **row}, allow_nan=False).encode() + b"\n"
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, "ab") as file:
-                file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise FailureError(f"{self.path} could not be written: {error.strerror}.") from error
+        append_json(self.path, {**self._identity, **row})
         self.rows.append(row)

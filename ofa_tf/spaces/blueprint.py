@@ -6,6 +6,7 @@ Keras builder, the costs, the latency keys and the drawings only read it.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ class WeightedLayer(NamedTuple):
     pixels: int  # height times width of the output
 
 
-class Block:
+class Block(abc.ABC):
     """One step of a Blueprint: a square feature map in, a square feature map out.
 
     Subclasses are frozen dataclasses with `name`, `in_size`, `in_channels`, `out_size` and
@@ -26,14 +27,14 @@ class Block:
     """
 
     @property
+    @abc.abstractmethod
     def key(self) -> str:
         """All that the block's latency depends on, as text: equal keys, equal latencies."""
-        raise NotImplementedError
 
     @property
+    @abc.abstractmethod
     def weighted_layers(self) -> tuple[WeightedLayer, ...]:
         """The layers with weights, in the order in which they run."""
-        raise NotImplementedError
 
     @property
     def macs(self) -> int:

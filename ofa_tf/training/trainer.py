@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from ofa_tf.data import ImageData
 from ofa_tf.errors import FailureError
+from ofa_tf.files import append_json
 from ofa_tf.models import Supernet
 from ofa_tf.spaces.search_space import SIZE_FIELDS
 from ofa_tf.training import checkpoints
@@ -273,7 +274,7 @@ class Trainer:
         self._folder.save(step, {"finished": finished}, **self._groups)
 
     def _log(self, **row) -> None:
-        self.workdir.append(self.workdir.metrics, row)
+        append_json(self.workdir.metrics, row)
 
     def _stop_if_asked(self) -> None:
         if self._signal:

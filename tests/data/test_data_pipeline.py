@@ -260,8 +260,7 @@ def test_bad_evaluation_requests():
         data.eval_batches("test", 8, 4, eval_crop=1.2)
 
 
-def test_two_replicas_share_every_batch():
-    """A strategy splits each global batch; together the replicas see what one device sees."""
+def test_a_strategy_of_one_replica_sees_the_same_batches():
     data = numbered_data()
     strategy = tf.distribute.MirroredStrategy(["CPU:0"])
     distributed = strategy.experimental_distribute_dataset(

@@ -10,6 +10,8 @@ import numpy as np
 
 from ofa_tf.data import MEAN, STD
 from ofa_tf.export import SubnetSpec, export_subnet
+from ofa_tf.export.evaluation import classify, top1
+from ofa_tf.export.runtime import TFLiteClassifier
 from ofa_tf.models import Supernet
 from ofa_tf.spaces import get_space
 
@@ -79,3 +81,11 @@ def export(supernet: Supernet, which: str, folder: Path) -> Exported:
     )
     model = supernet.subnet(spec.arch, normalization=spec.normalization)
     return Exported(spec, folder, card, model, images, labels)
+
+
+def keras_accuracy(model: keras.Model, batches) -> float:
+    return top1(*classify(model.predict_on_batch, batches))
+
+
+def tflite_accuracy(path, batches, *, num_threads: int = 1) -> float:
+    return top1(*classify(TFLiteClassifier(path, num_threads), batches))

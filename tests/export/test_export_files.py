@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
+from export_helpers import keras_accuracy, tflite_accuracy
 
 from mobile_bench.host_worker import LoadedModel
 from ofa_tf.errors import FailureError, UsageError
-from ofa_tf.export import FORMATS, keras_accuracy, tflite_accuracy
+from ofa_tf.export import FORMATS
 from ofa_tf.export.runtime import TFLiteClassifier
 from ofa_tf.spaces import Arch
 
