@@ -17,6 +17,7 @@ from absl import logging as absl_logging
 
 import mobile_bench
 from ofa_tf.errors import FailureError, UsageError
+from ofa_tf.files import read_json
 from ofa_tf.workdir import Workdir
 
 if TYPE_CHECKING:
@@ -201,6 +202,16 @@ class Job:
             calibration_images=self.config["calibration_images"],
             eval_crop=self.config["eval_crop"],
         )
+
+    def chosen_subnets(self) -> list[dict]:
+        """What ofa-search chose: name, budget_ms, arch, predictions and costs of each."""
+        path = self.workdir.search_result
+        if not path.exists():
+            raise UsageError(f"{path} is missing. Run ofa-search first.")
+        found = read_json(path)
+        if not isinstance(found, dict) or not isinstance(found.get("subnets"), list):
+            raise FailureError(f"{path} is damaged. Remove it and run ofa-search again.")
+        return found["subnets"]
 
     def latency_table(self) -> LatencyTable:
         """The table that ofa-latency measured on --target with --threads."""

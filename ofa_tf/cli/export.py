@@ -13,8 +13,6 @@ from absl import flags
 from tqdm import tqdm
 
 from ofa_tf.cli import common
-from ofa_tf.errors import UsageError
-from ofa_tf.files import read_json
 
 FLAGS = flags.FLAGS
 
@@ -35,10 +33,9 @@ def export() -> None:
 
     formats = check_formats(FLAGS.formats)
     job = common.Job(common.workdir())
-    if not job.workdir.search_result.exists():
-        raise UsageError(f"{job.workdir.search_result} is missing. Run ofa-search first.")
+    subnets = job.chosen_subnets()
     evaluator = job.evaluator("test")
-    for subnet in tqdm(read_json(job.workdir.search_result)["subnets"], "export", unit="subnet"):
+    for subnet in tqdm(subnets, "export", unit="subnet"):
         spec = SubnetSpec(
             name=subnet["name"],
             space=job.space,

@@ -26,10 +26,8 @@ def report() -> None:
     from ofa_tf.search import AccuracyPredictor, predicted_front
 
     job = common.Job(common.workdir())
-    if not job.workdir.search_result.exists():
-        raise UsageError(f"{job.workdir.search_result} is missing. Run ofa-search first.")
+    subnets = job.chosen_subnets()
     measurements = _measurements(job)
-    subnets = read_json(job.workdir.search_result)["subnets"]
     rows = [_row(job, subnet, measurements) for subnet in subnets]
     write_json(job.workdir.results, rows)
 

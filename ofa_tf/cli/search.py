@@ -44,7 +44,7 @@ def search() -> None:
         "seed": FLAGS.search_seed,
     }
     result_file = job.workdir.search_result
-    if result_file.exists() and read_json(result_file)["settings"] == settings:
+    if result_file.exists() and read_json(result_file).get("settings") == settings:
         common.log.info("The search is done already: %s", result_file)
         return
     predictor = _accuracy_predictor(job)

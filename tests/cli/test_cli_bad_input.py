@@ -366,3 +366,12 @@ def test_a_disk_that_fills_up_while_training(images, tmp_path):
     again = run(*args)
     assert again.code == 0, again.err
     assert sorted(os.listdir(workdir / "checkpoints")) == ["step_000000002.npz", "teacher.npz"]
+
+
+@pytest.mark.parametrize("command", ["export", "report"])
+@pytest.mark.parametrize("content", ["{}", "[]", '{"subnets": 3}'])
+def test_a_damaged_search_result_is_one_message(job, command, content):
+    (job / "search.json").write_text(content)
+    ended = run(command, f"--workdir={job}")
+    assert ended.code == 1
+    assert "search.json is damaged. Remove it and run ofa-search again." in ended.err
