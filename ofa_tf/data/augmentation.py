@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from ofa_tf.data.randaugment import MAX_MAGNITUDE
 from ofa_tf.errors import UsageError
 
 # ImageNet's channel means and standard deviations (RGB), for pixels from 0 to 255.
@@ -32,6 +33,8 @@ class Augmentation:
         brightness: pixels are multiplied by a factor from 1 - brightness to 1 + brightness.
         saturation: colors are moved away from or towards gray by a factor from 1 - saturation to
             1 + saturation.
+        randaugment_layers: operations of RandAugment that each image goes through; 0 is off.
+        randaugment_magnitude: their strength, from 0 to 10.
 
     Raises:
         UsageError: for a value outside its range.
@@ -41,6 +44,8 @@ class Augmentation:
     flip: bool = True
     brightness: float = 32 / 255
     saturation: float = 0.5
+    randaugment_layers: int = 0
+    randaugment_magnitude: float = 9.0
 
     def __post_init__(self):
         if not 0 < self.crop_scale_min <= 1:
@@ -48,6 +53,15 @@ class Augmentation:
         for name in ("brightness", "saturation"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be from 0 to 1.")
+        if not isinstance(self.randaugment_layers, int) or self.randaugment_layers < 0:
+            raise UsageError(
+                f"randaugment_layers is {self.randaugment_layers}; it must be a whole number, 0 "
+                "or more."
+            )
+        if not 0 <= self.randaugment_magnitude <= MAX_MAGNITUDE:
+            raise UsageError(
+                f"randaugment_magnitude is {self.randaugment_magnitude}; it must be from 0 to 10."
+            )
 
 
 class Draws(NamedTuple):
@@ -183,19 +197,23 @@ def jitter_colors(images: tf.Tensor, draws: Draws, augmentation: Augmentation) -
         draws: the random numbers.
         augmentation: the strengths; a strength of 0 costs nothing.
     """
-    if augmentation.brightness:
-        factor = _around_one(draws.brightness, augmentation.brightness)
-        images = tf.clip_by_value(images * factor, 0.0, 255.0)
-    if augmentation.saturation:
-        factor = _around_one(draws.saturation, augmentation.saturation)
-        gray = tf.reduce_sum(images * tf.constant(_LUMA), axis=-1, keepdims=True)
-        images = tf.clip_by_value(gray + (images - gray) * factor, 0.0, 255.0)
-    return images
+    if not (augmentation.brightness or augmentation.saturation):
+        return images
+    brightness = _around_one(draws.brightness, augmentation.brightness)
+    saturation = _around_one(draws.saturation, augmentation.saturation)
+    # Pixels that would become brighter than 255 are cut before instead of after; what is left is
+    # one product of colors with a matrix, many times as fast as operations on the last axis.
+    luma = tf.tile(tf.constant(_LUMA)[:, tf.newaxis], [1, 3])
+    matrix = brightness * (luma + saturation * (tf.eye(3) - luma))
+    shape = tf.shape(images)
+    colors = tf.reshape(images, tf.concat([shape[:-3], [-1, 3]], axis=0))
+    colors = tf.matmul(tf.minimum(colors, 255.0 / brightness), matrix)
+    return tf.reshape(tf.clip_by_value(colors, 0.0, 255.0), shape)
 
 
 def _around_one(uniform: tf.Tensor, strength: float) -> tf.Tensor:
     factor = 1.0 + strength * (2.0 * uniform - 1.0)
-    return factor[..., tf.newaxis, tf.newaxis, tf.newaxis]
+    return factor[..., tf.newaxis, tf.newaxis]
 
 
 def resize_and_center_crop(images: tf.Tensor, resolution: tf.Tensor, eval_crop: float) -> tf.Tensor:
@@ -222,5 +240,9 @@ def resize_and_center_crop(images: tf.Tensor, resolution: tf.Tensor, eval_crop: 
 
 
 def normalize(images: tf.Tensor) -> tf.Tensor:
-    """Pixels from 0 to 255 to zero mean and unit variance, by `MEAN` and `STD`."""
-    return (images - tf.constant(MEAN)) / tf.constant(STD)
+    """Pixels [..., H, W, 3] from 0 to 255 to zero mean and unit variance, by `MEAN` and `STD`."""
+    # Row by row with the constants repeated: three times as fast as with an axis of three.
+    shape = tf.shape(images)
+    mean, std = (tf.tile(tf.constant(three), shape[-2:-1]) for three in (MEAN, STD))
+    rows = tf.reshape(images, tf.concat([shape[:-2], [-1]], axis=0))
+    return tf.ensure_shape(tf.reshape((rows - mean) / std, shape), images.shape)

@@ -7,11 +7,13 @@ import tensorflow as tf
 
 from ofa_tf.data import augmentation as transforms
 from ofa_tf.data.augmentation import Augmentation
-from ofa_tf.data.sources import JPEG_DCT, DecodedImages, ImageSource, decode_rgb
+from ofa_tf.data.randaugment import draw_operations
+from ofa_tf.data.sources import DecodedImages, ImageSource, decode_rgb
+from ofa_tf.data.training_images import ImageDraws, TrainingTransform
 from ofa_tf.errors import UsageError
 
 # Streams of random numbers that must not be alike for one seed.
-_ORDER, _AUGMENTATION, _RESOLUTION = range(3)
+_ORDER, _AUGMENTATION, _RESOLUTION, _RANDAUGMENT = range(4)
 _NUM_STREAMS = 8
 
 
@@ -101,6 +103,8 @@ class ImageData:
         seed: int,
         first_step: int = 0,
         augmentation: Augmentation | None = None,
+        num_replicas: int = 1,
+        replicas: Sequence[int] | None = None,
     ) -> tf.data.Dataset:
         """Training batches without end, beginning with that of global step `first_step`.
 
@@ -108,41 +112,55 @@ class ImageData:
         image's augmentation. So a run that starts at a step sees what a run up to it would see,
         and nothing that is skipped is read. An epoch's last partial batch is dropped.
 
+        With several replicas, each element is one replica's part of a batch: those of `replicas`
+        in their order, then theirs of the next step, and so on, which is the order that
+        `tf.distribute.Strategy.distribute_datasets_from_function` hands on. The parts of all
+        replicas make up the very batch that one replica gets.
+
         Args:
-            batch_size: images per batch.
+            batch_size: images per batch, of all replicas together.
             resolutions: pixels; each batch has one of them, all equally likely.
             seed: of order, resolutions and augmentation.
             first_step: the global step of the first batch.
             augmentation: default `Augmentation()`.
+            num_replicas: equal parts that each batch has.
+            replicas: the parts that are wanted, default all; images of others are not read.
 
         Returns:
-            float32 normalized images [batch_size, R, R, 3] and int32 labels [batch_size].
+            float32 normalized images [batch_size / num_replicas, R, R, 3] and int32 labels
+            [batch_size / num_replicas].
 
         Raises:
-            UsageError: if the training images do not fill a batch.
+            UsageError: if the training images do not fill a batch, or the replicas cannot share it.
         """
         augmentation = augmentation or Augmentation()
+        replicas = list(range(num_replicas) if replicas is None else replicas)
+        _check_replicas(batch_size, num_replicas, replicas)
         source, _ = self._splits["train"]
-        flip = augmentation.flip and self.flip
+        transform = TrainingTransform(source, augmentation, augmentation.flip and self.flip)
         batches = self._train_indices(batch_size, seed, first_step)
 
-        def with_randomness(step: tf.Tensor, indices: tf.Tensor):
-            draws = transforms.draw_uniforms(_stream(seed, _AUGMENTATION, step), batch_size)
-            return indices, draws, resolution_at_step(resolutions, seed, step)
+        def parts(of_batch: tf.Tensor) -> tf.Tensor:
+            shape = [num_replicas, batch_size // num_replicas, *of_batch.shape[1:]]
+            return tf.gather(tf.reshape(of_batch, shape), replicas)
 
-        batches = batches.map(with_randomness)
+        def draw(step: tf.Tensor, indices: tf.Tensor):
+            uniforms = transforms.draw_uniforms(_stream(seed, _AUGMENTATION, step), batch_size)
+            operations = None  # no tensor without elements: unbatch() crashes on them
+            if layers := augmentation.randaugment_layers:
+                stream = _stream(seed, _RANDAUGMENT, step)
+                operations = parts(draw_operations(stream, batch_size, layers))
+            draws = ImageDraws(tf.nest.map_structure(parts, uniforms), operations)
+            resolution = tf.repeat(resolution_at_step(resolutions, seed, step), batch_size)
+            return parts(indices), draws, parts(resolution)
+
+        batches = batches.map(draw).unbatch()
         if isinstance(source, DecodedImages):
-            batches = batches.map(
-                lambda *batch: _augment_batch(source, *batch, augmentation, flip),
-                num_parallel_calls=tf.data.AUTOTUNE,
-            )
+            batches = batches.map(transform.batch, num_parallel_calls=tf.data.AUTOTUNE)
         else:
-            images = batches.map(lambda *batch: _per_image(*batch, batch_size)).unbatch()
-            images = images.map(
-                lambda *image: _augment_image(source, *image, augmentation, flip),
-                num_parallel_calls=tf.data.AUTOTUNE,
-            )
-            batches = images.batch(batch_size, drop_remainder=True)
+            images = batches.unbatch()
+            images = images.map(transform.image, num_parallel_calls=tf.data.AUTOTUNE)
+            batches = images.batch(batch_size // num_replicas, drop_remainder=True)
         return _finish(batches)
 
     def eval_batches(
@@ -267,6 +285,19 @@ class ImageData:
         return _finish(dataset)
 
 
+def _check_replicas(batch_size: int, num_replicas: int, replicas: Sequence[int]) -> None:
+    if num_replicas < 1 or batch_size % num_replicas:
+        raise UsageError(
+            f"The batch size is {batch_size} and cannot be shared equally by {num_replicas} "
+            f"replicas; give a multiple of {num_replicas}."
+        )
+    if not replicas or not set(replicas) <= set(range(num_replicas)):
+        raise UsageError(
+            f"replicas is {replicas}; with {num_replicas} replicas, it must name at least one "
+            f"from 0 to {num_replicas - 1}."
+        )
+
+
 def stable_permutation(count: int, seed: int | tuple[int, ...]) -> np.ndarray:
     """A permutation of range(count) that no NumPy version changes (raw PCG64 output, sorted)."""
     keys = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(count)
@@ -287,48 +318,7 @@ def _stream(seed: int, stream: int, counter: tf.Tensor) -> tf.Tensor:
     return tf.stack([tf.constant(mixed, tf.int64), tf.cast(counter, tf.int64)])
 
 
-def _augment_batch(source, indices, draws, resolution, augmentation, flip):
-    images, labels = source.fetch(indices)
-    _, height, width, _ = images.shape
-    box = transforms.random_crop_box(draws, height, width, augmentation.crop_scale_min)
-    mirrored = (draws.flip < 0.5) & flip
-    images = transforms.crop_and_resize_batch(images, box, mirrored, resolution)
-    images = transforms.jitter_colors(images, draws, augmentation)
-    return transforms.normalize(images), labels
-
-
-def _augment_image(source, index, draws, resolution, augmentation, flip):
-    encoded, label = source.fetch(index)
-    image = _decode_random_crop(encoded, draws, augmentation.crop_scale_min)
-    image = transforms.resize(image, resolution, resolution)
-    image = tf.cond((draws.flip < 0.5) & flip, lambda: image[:, ::-1], lambda: image)
-    image = transforms.jitter_colors(image, draws, augmentation)
-    return transforms.normalize(image), label
-
-
-def _decode_random_crop(encoded: tf.Tensor, draws, scale_min: float) -> tf.Tensor:
-    """A random crop, uint8; of a JPEG, only the crop is decoded."""
-
-    def jpeg() -> tf.Tensor:
-        height, width, _ = tf.unstack(tf.image.extract_jpeg_shape(encoded))
-        box = transforms.random_crop_box(draws, height, width, scale_min)
-        return tf.io.decode_and_crop_jpeg(encoded, tf.stack(box), channels=3, dct_method=JPEG_DCT)
-
-    def other() -> tf.Tensor:
-        image = decode_rgb(encoded)
-        height, width, _ = tf.unstack(tf.shape(image))
-        box = transforms.random_crop_box(draws, height, width, scale_min)
-        return tf.image.crop_to_bounding_box(image, *box)
-
-    return tf.cond(tf.io.is_jpeg(encoded), jpeg, other)
-
-
-def _per_image(indices, draws, resolution, batch_size):
-    return indices, draws, tf.repeat(resolution, batch_size)
-
-
 def _finish(dataset: tf.data.Dataset) -> tf.data.Dataset:
     options = tf.data.Options()
     options.deterministic = True
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return dataset.with_options(options).prefetch(2)

@@ -1,7 +1,5 @@
 """Splits, orders, resumption and resolutions of ImageData, on decoded and on encoded images."""
 
-import itertools
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -260,15 +258,30 @@ def test_bad_evaluation_requests():
         data.eval_batches("test", 8, 4, eval_crop=1.2)
 
 
-def test_a_strategy_of_one_replica_sees_the_same_batches():
-    data = numbered_data()
-    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
-    distributed = strategy.experimental_distribute_dataset(
-        data.train_batches(8, [8, 12], seed=0, first_step=4)
-    )
-    expected = take(data, 3, resolutions=[8, 12], seed=0, first_step=4)
-    for (images, labels), (images2, labels2) in zip(
-        itertools.islice(distributed, 3), expected, strict=True
+def test_randaugment_leaves_order_and_resolutions(folder_data):
+    plain = take(folder_data, 3)
+    augmentation = Augmentation(randaugment_layers=2)
+    augmented, again = (take(folder_data, 3, augmentation=augmentation) for _ in range(2))
+    for (images, labels), (images2, labels2), (images3, _) in zip(
+        plain, augmented, again, strict=True
     ):
-        np.testing.assert_array_equal(strategy.experimental_local_results(images)[0], images2)
-        np.testing.assert_array_equal(strategy.experimental_local_results(labels)[0], labels2)
+        np.testing.assert_array_equal(labels, labels2)
+        assert images.shape == images2.shape
+        np.testing.assert_array_equal(images2, images3)
+        changed = (np.abs(images - images2) > 0.1).mean(axis=(1, 2, 3)) > 0.02
+        assert changed.sum() >= 4  # of 8; a few draw gentle operations only
+
+
+def test_randaugment_is_the_same_on_decoded_and_encoded_images(tmp_path):
+    for split in ("train", "test"):
+        write_classes(tmp_path / split, {"a": 10, "b": 10}, extension="png")
+    decoded, encoded = (
+        load_dataset(data_dir=str(tmp_path), cache_bytes=cache_bytes) for cache_bytes in (10**9, 0)
+    )
+    # At the native size, no rounding differs between the two ways of resizing.
+    whole = Augmentation(crop_scale_min=1.0, randaugment_layers=2)
+    options = {"augmentation": whole, "resolutions": [24]}
+    pairs = zip(take(decoded, 6, **options), take(encoded, 6, **options), strict=True)
+    for (images, labels), (images2, labels2) in pairs:
+        np.testing.assert_array_equal(labels, labels2)
+        np.testing.assert_allclose(images, images2, atol=1e-3)
