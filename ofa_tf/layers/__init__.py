@@ -1,7 +1,15 @@
 """Elastic Keras layers, and the blocks made of them."""
 
-from ofa_tf.layers.blocks import BlockSizes, ClassifierBlock, ConvBlock, InvertedResidualBlock
+from ofa_tf.layers.active import ELASTIC_FORMS
+from ofa_tf.layers.blocks import (
+    BlockSizes,
+    ClassifierBlock,
+    ConvBlock,
+    InvertedResidualBlock,
+    draw_seed,
+)
 from ofa_tf.layers.elastic import (
+    KEEP_STATISTICS,
     ElasticBatchNormalization,
     ElasticConv2D,
     ElasticDense,
@@ -10,6 +18,8 @@ from ofa_tf.layers.elastic import (
 )
 
 __all__ = [
+    "ELASTIC_FORMS",
+    "KEEP_STATISTICS",
     "BlockSizes",
     "ClassifierBlock",
     "ConvBlock",
@@ -19,4 +29,5 @@ __all__ = [
     "ElasticDepthwiseConv2D",
     "ElasticSqueezeExcite",
     "InvertedResidualBlock",
+    "draw_seed",
 ]

@@ -9,45 +9,53 @@ from __future__ import annotations
 import dataclasses
 from typing import NamedTuple
 
-import keras
 import numpy as np
 import tensorflow as tf
 
+from ofa_tf.layers.activations import hard_swish
+from ofa_tf.layers.depthwise import Size
 from ofa_tf.layers.elastic import (
     ElasticBatchNormalization,
     ElasticConv2D,
     ElasticDense,
     ElasticDepthwiseConv2D,
+    ElasticLayer,
     ElasticSqueezeExcite,
-    Size,
 )
 from ofa_tf.spaces import blueprint
 
-_ACTIVATIONS = {"relu": tf.nn.relu, "hard_swish": keras.activations.hard_silu}
+_ACTIVATIONS = {"relu": tf.nn.relu, "hard_swish": hard_swish}
 
 
 class BlockSizes(NamedTuple):
-    """What is active in an elastic block: Python ints, or scalar int32 tensors in a graph."""
+    """What is active in an elastic block: Python ints, or scalar int32 tensors in a graph.
+
+    `out_channels` is for the mask form, where a block that is off has no channel at all: then it
+    adds zeros to its shortcut, and keeps its moving statistics. None stands for the plan's.
+    """
 
     kernel_size: Size
     mid_channels: Size
     se_channels: Size
+    out_channels: Size | None = None
 
 
-class _PlannedBlock(keras.layers.Layer):
+class _PlannedBlock(ElasticLayer):
     """A layer that is made from one block of the largest net's Blueprint.
 
     Args:
         plan: the block, or its fields as a dict (as `get_config` writes them).
         bn_momentum: share of the old moving statistics that an update keeps.
         bn_epsilon: added to the variance in batch norm.
+        elastic: "slice" or "mask", see active.py.
     """
 
     plan_class: type[blueprint.Block]
 
     def __init__(self, plan, bn_momentum=0.9, bn_epsilon=1e-5, **kwargs):
         self.plan = self.plan_class(**plan) if isinstance(plan, dict) else plan
-        super().__init__(name=kwargs.pop("name", self.plan.name), **kwargs)
+        # The layers inside cast what they compute with; the shares of a bn_update stay float32.
+        super().__init__(name=kwargs.pop("name", self.plan.name), autocast=False, **kwargs)
         self.bn_momentum = bn_momentum
         self.bn_epsilon = bn_epsilon
 
@@ -59,8 +67,15 @@ class _PlannedBlock(keras.layers.Layer):
             "bn_epsilon": self.bn_epsilon,
         }
 
+    @property
+    def _form(self) -> dict:
+        """What all layers of the block are made with."""
+        return {"elastic": self.elastic, "dtype": self.dtype_policy}
+
     def _batch_norm(self, channels: int, name: str) -> ElasticBatchNormalization:
-        layer = ElasticBatchNormalization(self.bn_momentum, self.bn_epsilon, name=name)
+        layer = ElasticBatchNormalization(
+            self.bn_momentum, self.bn_epsilon, name=name, **self._form
+        )
         layer.build((None, None, None, channels))
         return layer
 
@@ -76,14 +91,16 @@ class ConvBlock(_PlannedBlock):
 
     def build(self, input_shape):
         plan = self.plan
-        self.conv = ElasticConv2D(plan.out_channels, plan.kernel_size, plan.stride, name="conv")
+        self.conv = ElasticConv2D(
+            plan.out_channels, plan.kernel_size, plan.stride, name="conv", **self._form
+        )
         self.conv.build((None, None, None, plan.in_channels))
         self.bn = self._batch_norm(plan.out_channels, "bn") if plan.batch_norm else None
 
-    def call(self, inputs, training=False, bn_momentum=None):
+    def call(self, inputs, training=False, bn_update=None):
         outputs = self.conv(inputs)
         if self.bn is not None:
-            outputs = self.bn(outputs, training=training, bn_momentum=bn_momentum)
+            outputs = self.bn(outputs, training=training, bn_update=bn_update)
         return _ACTIVATIONS[self.plan.activation](outputs)
 
     def active_weights(self, plan: blueprint.Conv) -> dict[str, list[tf.Tensor]]:
@@ -115,36 +132,40 @@ class InvertedResidualBlock(_PlannedBlock):
     def build(self, input_shape):
         plan, mid = self.plan, self.plan.mid_channels
         if plan.expand:
-            self.expand_conv = ElasticConv2D(mid, name="expand_conv")
+            self.expand_conv = ElasticConv2D(mid, name="expand_conv", **self._form)
             self.expand_conv.build((None, None, None, plan.in_channels))
             self.expand_bn = self._batch_norm(mid, "expand_bn")
         self.depthwise_conv = ElasticDepthwiseConv2D(
-            self.kernel_sizes, plan.stride, name="depthwise_conv"
+            self.kernel_sizes, plan.stride, name="depthwise_conv", **self._form
         )
         self.depthwise_conv.build((None, None, None, mid))
         self.depthwise_bn = self._batch_norm(mid, "depthwise_bn")
         if plan.se_channels:
-            self.squeeze_excite = ElasticSqueezeExcite(plan.se_channels, name="squeeze_excite")
+            self.squeeze_excite = ElasticSqueezeExcite(
+                plan.se_channels, name="squeeze_excite", **self._form
+            )
             self.squeeze_excite.build((None, None, None, mid))
-        self.project_conv = ElasticConv2D(plan.out_channels, name="project_conv")
+        self.project_conv = ElasticConv2D(plan.out_channels, name="project_conv", **self._form)
         self.project_conv.build((None, None, None, mid))
         self.project_bn = self._batch_norm(plan.out_channels, "project_bn")
 
-    def call(self, inputs, sizes=None, training=False, bn_momentum=None):
+    def call(self, inputs, sizes=None, training=False, bn_update=None):
         plan = self.plan
         sizes = sizes or BlockSizes(plan.kernel_size, plan.mid_channels, plan.se_channels)
-        bn = {"training": training, "bn_momentum": bn_momentum}
+        mid = {"in_channels": sizes.mid_channels}
+        bn = {"training": training, "bn_update": bn_update}
         activation = _ACTIVATIONS[plan.activation]
         outputs = inputs
         if plan.expand:
             outputs = self.expand_conv(outputs, out_channels=sizes.mid_channels)
-            outputs = activation(self.expand_bn(outputs, **bn))
-        outputs = self.depthwise_conv(outputs, kernel_size=sizes.kernel_size)
-        outputs = activation(self.depthwise_bn(outputs, **bn))
+            outputs = activation(self.expand_bn(outputs, **mid, **bn))
+        outputs = self.depthwise_conv(outputs, **mid, kernel_size=sizes.kernel_size)
+        outputs = activation(self.depthwise_bn(outputs, **mid, **bn))
         if plan.se_channels:
-            outputs = self.squeeze_excite(outputs, se_channels=sizes.se_channels)
-        outputs = self.project_bn(self.project_conv(outputs), **bn)
-        return outputs + inputs if plan.shortcut else outputs
+            outputs = self.squeeze_excite(outputs, **mid, se_channels=sizes.se_channels)
+        outputs = self.project_conv(outputs, **mid)
+        outputs = self.project_bn(outputs, in_channels=sizes.out_channels, **bn)
+        return tf.add_n([outputs, inputs]) if plan.shortcut else outputs
 
     def active_weights(self, plan: blueprint.InvertedResidual) -> dict[str, list[tf.Tensor]]:
         mid = plan.mid_channels
@@ -190,19 +211,36 @@ class InvertedResidualBlock(_PlannedBlock):
 class ClassifierBlock(_PlannedBlock):
     """A `blueprint.Classifier`: dropout and a dense layer on the (batch, 1, 1, channels) mean.
 
-    Output: logits (batch, classes).
+    Call arguments:
+        inputs: (batch, 1, 1, channels).
+        training: whether features are dropped.
+        dropout_seed: int64 (2,); equal seeds drop equal features (under XLA, others). None draws.
+        dropout_scale: factor of the plan's dropout rate, a number or a scalar tensor.
+
+    Output: logits, float32 (batch, classes).
     """
 
     plan_class = blueprint.Classifier
 
     def build(self, input_shape):
-        self.dropout = keras.layers.Dropout(self.plan.dropout)
-        self.dense = ElasticDense(self.plan.out_channels, name="dense")
+        self.dense = ElasticDense(self.plan.out_channels, name="dense", **self._form)
         self.dense.build((None, self.plan.in_channels))
 
-    def call(self, inputs, training=False):
-        features = tf.squeeze(inputs, axis=[1, 2])
-        return self.dense(self.dropout(features, training=training))
+    def call(self, inputs, training=False, dropout_seed=None, dropout_scale=1.0):
+        # In float32, because a random number of few bits misses the rate.
+        features = tf.cast(tf.squeeze(inputs, axis=[1, 2]), tf.float32)
+        if training:
+            if dropout_seed is None:
+                dropout_seed = draw_seed()
+            features = tf.nn.experimental.stateless_dropout(
+                features, self.plan.dropout * dropout_scale, dropout_seed, rng_alg="philox"
+            )
+        return tf.cast(self.dense(features), tf.float32)
 
     def active_weights(self, plan: blueprint.Classifier) -> dict[str, list[tf.Tensor]]:
         return {"dense": self.dense.active_weights(plan.in_channels)}
+
+
+def draw_seed() -> tf.Tensor:
+    """A seed for dropout from TensorFlow's global random numbers: int64 (2,)."""
+    return tf.random.uniform([2], maxval=tf.int64.max, dtype=tf.int64)

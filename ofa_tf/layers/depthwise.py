@@ -7,6 +7,8 @@ import tensorflow as tf
 # oneDNN has a fast depthwise filter gradient for kernels of up to three columns only. Wider ones
 # fall to its grouped convolution, which takes several times as long.
 _FAST_COLUMNS = 3
+# The most strips of so many columns that a kernel takes whose size is a tensor: 9 columns.
+_MOST_STRIPS = 3
 
 Size = int | tf.Tensor  # an int, or a scalar int32 tensor inside a graph
 
@@ -14,79 +16,100 @@ Size = int | tf.Tensor  # an int, or a scalar int32 tensor inside a graph
 def depthwise_conv2d(inputs: tf.Tensor, kernel: tf.Tensor, stride: int, size: Size) -> tf.Tensor:
     """Depthwise convolution, padded by size // 2 on each side as PyTorch pads.
 
-    TensorFlow's SAME pads one less in front where the stride is 2 and the input's side is even.
-
     Args:
         inputs: (batch, height, width, channels).
         kernel: (size, size, channels, 1).
         stride: 1 or 2.
-        size: side of the kernel, odd: an int, or a scalar int32 tensor.
+        size: side of the kernel, odd and at least 3: an int, or a scalar int32 tensor of at most 9.
 
     Returns: (batch, ceil(height / stride), ceil(width / stride), channels).
     """
-    strides = [1, stride, stride, 1]
-    padding = "SAME" if stride == 1 else "VALID"
 
     @tf.custom_gradient
-    def convolve(inputs, kernel, *dynamic_size):
-        pad = (dynamic_size[0] if dynamic_size else size) // 2
-        frame = [[0, 0], [pad, pad], [pad, pad], [0, 0]]
-        framed = inputs if stride == 1 else tf.pad(inputs, frame)
-        outputs = tf.nn.depthwise_conv2d(framed, kernel, strides, padding)
+    def convolve(inputs, kernel):
+        # A tensor of the graph that this is in: one from around a branch of tf.cond would be lost
+        # to the gradient where the tape is outside the graph.
+        side = size if isinstance(size, int) else tf.identity(size)
+        same_kernel = kernel if stride == 1 else _for_same_padding(kernel, inputs)
+        options = {"strides": [1, stride, stride, 1], "padding": "SAME"}
+        outputs = tf.raw_ops.DepthwiseConv2dNative(input=inputs, filter=same_kernel, **options)
 
         def gradient(upstream):
             input_gradient = tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
-                input_sizes=tf.shape(framed),
-                filter=kernel,
-                out_backprop=upstream,
-                strides=strides,
-                padding=padding,
+                input_sizes=tf.shape(inputs), filter=same_kernel, out_backprop=upstream, **options
             )
-            if stride > 1:
-                height, width = tf.shape(inputs)[1], tf.shape(inputs)[2]
-                input_gradient = input_gradient[:, pad : pad + height, pad : pad + width]
-            padded = tf.pad(inputs, frame) if stride == 1 else framed
-            kernel_gradient = _filter_gradient(padded, upstream, strides, 2 * pad + 1)
-            return input_gradient, kernel_gradient, *[None for _ in dynamic_size]
+            kernel_gradient = _filter_gradient(inputs, upstream, stride, side)
+            return input_gradient, kernel_gradient
 
         return outputs, gradient
 
-    # A tensor goes in as an argument: one that the gradient found by itself would be lost where
-    # the layer is in a branch of tf.cond and the tape is outside the graph.
-    return convolve(inputs, kernel, *([] if isinstance(size, int) else [size]))
+    return convolve(inputs, kernel)
 
 
-def _filter_gradient(padded: tf.Tensor, upstream: tf.Tensor, strides, size: Size) -> tf.Tensor:
-    """The kernel's gradient, in vertical strips of three columns: (size, size, channels, 1)."""
-    channels, stride = tf.shape(padded)[3], strides[1]
-    num_strips = (size + _FAST_COLUMNS - 1) // _FAST_COLUMNS
-    # Every strip reads this many columns; the last strip may need some beyond the padding.
-    read = (tf.shape(upstream)[2] - 1) * stride + _FAST_COLUMNS
-    beyond = num_strips * _FAST_COLUMNS - size
-    padded = tf.pad(padded, [[0, 0], [0, 0], [0, beyond], [0, 0]])
+def _for_same_padding(kernel, inputs):
+    """The kernel with which "SAME" pads by size // 2 at stride 2.
 
-    def strip(index):
-        start = index * _FAST_COLUMNS
+    It pads one less in front where a side of the image is even. A row or column of zeros behind
+    the kernel makes up for that, and is much smaller than an image with a frame.
+    """
+    height, width = tf.shape(inputs)[1], tf.shape(inputs)[2]
+    return tf.pad(kernel, [[0, 1 - height % 2], [0, 1 - width % 2], [0, 0], [0, 0]])
+
+
+def _filter_gradient(inputs, upstream, stride: int, size: Size) -> tf.Tensor:
+    """The kernel's gradient, (size, size, channels, 1)."""
+    if stride > 1:
+        return _in_strips(inputs, upstream, stride, size)
+    channels = tf.shape(inputs)[3]
+
+    def at_once(inputs, upstream):
         return tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
-            input=padded[:, :, start : start + read],
-            filter_sizes=tf.stack([size, _FAST_COLUMNS, channels, 1]),
+            input=inputs,
+            filter_sizes=tf.stack([size, size, channels, 1]),
             out_backprop=upstream,
-            strides=strides,
-            padding="VALID",
+            strides=[1, 1, 1, 1],
+            padding="SAME",
         )
 
     if isinstance(size, int):
-        strips = tf.concat([strip(index) for index in range(num_strips)], axis=1)
-    else:
-        array = tf.TensorArray(upstream.dtype, size=num_strips, infer_shape=False)
-        _, array = tf.while_loop(
-            lambda index, _: index < num_strips,
-            lambda index, array: (index + 1, array.write(index, strip(index))),
-            (tf.constant(0), array),
+        narrow = size <= _FAST_COLUMNS
+        return at_once(inputs, upstream) if narrow else _in_strips(inputs, upstream, stride, size)
+    # One of the two gets all images and the other none: cheaper than a branch in the graph.
+    batch = tf.shape(inputs)[0]
+    narrow = tf.where(size <= _FAST_COLUMNS, batch, 0)
+    wide = batch - narrow
+    return at_once(inputs[:narrow], upstream[:narrow]) + _in_strips(
+        inputs[:wide], upstream[:wide], stride, size
+    )
+
+
+def _in_strips(inputs, upstream, stride: int, size: Size) -> tf.Tensor:
+    """The kernel's gradient, in vertical strips of three columns.
+
+    The strips' images are one framed image, read from its first, fourth and seventh column on:
+    views, without a copy. What a view takes from the next row meets zeros behind the upstream's
+    columns, and an image more at the end keeps the last view inside the tensor.
+    """
+    batch, height, width, channels = tf.unstack(tf.shape(inputs))
+    pad = size // 2
+    height, width = height + 2 * pad, width + 2 * pad
+    framed = tf.pad(inputs, [[0, 1], [pad, pad], [pad, pad], [0, 0]])
+    pixels = tf.reshape(framed, [-1, channels])
+    beyond = (width - _FAST_COLUMNS) // stride + 1 - tf.shape(upstream)[2]
+    upstream = tf.pad(upstream, [[0, 0], [0, 0], [0, beyond], [0, 0]])
+
+    def strip(first_column):
+        # A strip outside the kernel gets no images.
+        images = batch if isinstance(size, int) else tf.where(first_column < size, batch, 0)
+        view = pixels[first_column : first_column + images * height * width]
+        return tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
+            input=tf.reshape(view, tf.stack([images, height, width, channels])),
+            filter_sizes=tf.stack([size, _FAST_COLUMNS, channels, 1]),
+            out_backprop=upstream[:images],
+            strides=[1, stride, stride, 1],
+            padding="VALID",
         )
-        stacked = array.stack()  # (strips, size, 3, channels, 1)
-        strips = tf.reshape(
-            tf.transpose(stacked, [1, 0, 2, 3, 4]),
-            tf.stack([size, num_strips * _FAST_COLUMNS, channels, 1]),
-        )
-    return strips[:, :size]
+
+    most = size if isinstance(size, int) else _MOST_STRIPS * _FAST_COLUMNS
+    strips = [strip(first_column) for first_column in range(0, most, _FAST_COLUMNS)]
+    return tf.concat(strips, axis=1)[:, :size]

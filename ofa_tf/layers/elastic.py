@@ -3,6 +3,9 @@
 Sizes are Python ints or scalar int32 tensors; with tensors one traced graph serves every size.
 Each layer has one method, `active_weights`, that cuts its active weights. The forward pass and
 `materialize` both call it, and nothing else knows how a subnet's weights are cut.
+
+Every layer takes `elastic`, "slice" or "mask" (active.py). In the mask form the inputs have all
+channels, so the call arguments have to say how many are active; without them, all of the input's.
 """
 
 from __future__ import annotations
@@ -10,7 +13,12 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
+from ofa_tf.layers.activations import hard_sigmoid
+from ofa_tf.layers.active import crop, cut, merge
 from ofa_tf.layers.depthwise import Size, depthwise_conv2d
+
+# The `bn_update` of a network that normalizes with batch statistics and keeps its own: a teacher.
+KEEP_STATISTICS = (1, 0)
 
 
 def channels(inputs: tf.Tensor) -> Size:
@@ -27,7 +35,26 @@ def pad_for_stride(inputs: tf.Tensor, kernel_size: Size) -> tf.Tensor:
     return tf.pad(inputs, [[0, 0], [pad, pad], [pad, pad], [0, 0]])
 
 
-class ElasticConv2D(keras.layers.Layer):
+class ElasticLayer(keras.layers.Layer):
+    """What all elastic layers share.
+
+    Args:
+        elastic: "slice" or "mask", see active.py.
+    """
+
+    def __init__(self, elastic="slice", **kwargs):
+        super().__init__(**kwargs)
+        self.elastic = elastic
+
+    def _cut(self, weight: keras.Variable, *sizes: Size) -> tf.Tensor:
+        """The active part of a weight along its last axes."""
+        return cut(tf.convert_to_tensor(weight), sizes, self.elastic)
+
+    def get_config(self):
+        return {**super().get_config(), "elastic": self.elastic}
+
+
+class ElasticConv2D(ElasticLayer):
     """Convolution of the active input channels into the first `out_channels` filters.
 
     Args:
@@ -61,14 +88,13 @@ class ElasticConv2D(keras.layers.Layer):
 
     def active_weights(self, in_channels: Size, out_channels: Size) -> list[tf.Tensor]:
         """Kernel (k, k, in, out) and, where there is one, bias (out)."""
-        kernel = tf.convert_to_tensor(self.kernel)[:, :, :in_channels, :out_channels]
-        if not self.use_bias:
-            return [kernel]
-        return [kernel, tf.convert_to_tensor(self.bias)[:out_channels]]
+        kernel = self._cut(self.kernel, in_channels, out_channels)
+        return [kernel, self._cut(self.bias, out_channels)] if self.use_bias else [kernel]
 
-    def call(self, inputs, out_channels=None):
+    def call(self, inputs, in_channels=None, out_channels=None):
+        in_channels = channels(inputs) if in_channels is None else in_channels
         out_channels = self.filters if out_channels is None else out_channels
-        kernel, *bias = self.active_weights(channels(inputs), out_channels)
+        kernel, *bias = self.active_weights(in_channels, out_channels)
         if self.kernel_size > 1 and self.strides > 1:
             inputs = pad_for_stride(inputs, self.kernel_size)
         padding = "SAME" if self.strides == 1 else "VALID"
@@ -85,7 +111,7 @@ class ElasticConv2D(keras.layers.Layer):
         }
 
 
-class ElasticDepthwiseConv2D(keras.layers.Layer):
+class ElasticDepthwiseConv2D(ElasticLayer):
     """Depthwise convolution whose smaller kernels are made from the larger ones.
 
     The weight is stored at the largest kernel. A smaller kernel is the center of the next larger
@@ -135,7 +161,7 @@ class ElasticDepthwiseConv2D(keras.layers.Layer):
         if isinstance(kernel_size, int) and kernel_size not in self.kernel_sizes:
             raise ValueError(f"kernel_size is one of {self.kernel_sizes}, not {kernel_size}.")
         largest = self.kernel_sizes[-1]
-        kernel = tf.convert_to_tensor(self.kernel)[:, :, :in_channels]
+        kernel = self._cut(self.kernel, in_channels)
         if len(self.kernel_sizes) == 1:
             return [kernel[..., None]]
         # All sizes are computed, at the center of a frame of the largest, and one is picked and
@@ -152,13 +178,13 @@ class ElasticDepthwiseConv2D(keras.layers.Layer):
         sizes = list(frames)
         picked = tf.argmax(tf.equal(sizes, kernel_size), output_type=tf.int32)
         frame = tf.stack([frames[size] for size in sizes])[picked]
-        margin = (largest - kernel_size) // 2
-        return [frame[margin : margin + kernel_size, margin : margin + kernel_size, :, None]]
+        return [crop(frame[..., None], kernel_size, self.elastic)]
 
-    def call(self, inputs, kernel_size=None):
+    def call(self, inputs, in_channels=None, kernel_size=None):
+        in_channels = channels(inputs) if in_channels is None else in_channels
         kernel_size = self.kernel_sizes[-1] if kernel_size is None else kernel_size
-        (kernel,) = self.active_weights(channels(inputs), kernel_size)
-        return depthwise_conv2d(inputs, kernel, self.strides, kernel_size)
+        (kernel,) = self.active_weights(in_channels, kernel_size)
+        return depthwise_conv2d(inputs, kernel, self.strides, kernel.shape[0] or kernel_size)
 
     def get_config(self):
         return {
@@ -168,7 +194,7 @@ class ElasticDepthwiseConv2D(keras.layers.Layer):
         }
 
 
-class ElasticBatchNormalization(keras.layers.Layer):
+class ElasticBatchNormalization(ElasticLayer):
     """Batch normalization of the active channels, with one set of statistics for all widths.
 
     The moving statistics belong to whichever subnets ran last, so they are re-estimated for a
@@ -180,68 +206,100 @@ class ElasticBatchNormalization(keras.layers.Layer):
 
     Call arguments:
         inputs: (batch, height, width, channels), at most the channels it was built with.
+        in_channels: how many of them are active.
         training: normalize with the batch's statistics and update the moving ones with them (the
             variance unbiased, as PyTorch does).
-        bn_momentum: as `training`, but with this momentum (a scalar tensor) and the variance as
-            it is. 1 leaves the moving statistics alone; t / (t + 1) at batch t = 0, 1, ... makes
-            them the mean over the batches.
+        bn_update: (keep, take), numbers or scalar tensors: as `training`, but the update is
+            keep * moving + take * batch, the variance as it is. Over n batches, keep = 0 at the
+            first and then 1, and take = 1 / n, make the moving statistics the mean over the
+            batches. KEEP_STATISTICS, as numbers, updates nothing.
 
-    Output: the shape of the input.
+    Output: the shape of the input, in its precision; the arithmetic is float32.
     """
 
     def __init__(self, momentum=0.9, epsilon=1e-5, **kwargs):
-        super().__init__(**kwargs)
+        # No weight and no share of an update may be rounded to the compute precision.
+        super().__init__(autocast=False, **kwargs)
         self.momentum = momentum
         self.epsilon = epsilon
 
     def build(self, input_shape):
         shape = (input_shape[-1],)
-        self.gamma = self.add_weight(name="gamma", shape=shape, initializer="ones")
-        self.beta = self.add_weight(name="beta", shape=shape, initializer="zeros")
-        # Under tf.distribute the replicas' updates are averaged.
-        moving = {"shape": shape, "trainable": False, "aggregation": "mean", "autocast": False}
-        self.moving_mean = self.add_weight(name="moving_mean", initializer="zeros", **moving)
-        self.moving_variance = self.add_weight(name="moving_variance", initializer="ones", **moving)
+        weight = {"shape": shape, "autocast": False}
+        self.gamma = self.add_weight(name="gamma", initializer="ones", **weight)
+        self.beta = self.add_weight(name="beta", initializer="zeros", **weight)
+        self.moving_mean = self._statistic("moving_mean", shape, "zeros")
+        self.moving_variance = self._statistic("moving_variance", shape, "ones")
+
+    def _statistic(self, name: str, shape: tuple[int, ...], initializer: str) -> keras.Variable:
+        """Each replica of a tf.distribute strategy updates its own copy; read outside, the mean.
+
+        `add_weight` cannot ask for that ("on_read"). Updates that all replicas make together
+        would have to meet inside of tf.cond, which TensorFlow refuses.
+        """
+        with keras.name_scope(self.name, caller=self):
+            return keras.Variable(
+                keras.initializers.get(initializer),
+                shape=shape,
+                dtype=self.variable_dtype,
+                trainable=False,
+                autocast=False,
+                aggregation="mean",
+                synchronization="on_read",
+                name=name,
+            )
 
     def active_weights(self, in_channels: Size) -> list[tf.Tensor]:
         """Gamma, beta, moving mean and moving variance, each (channels)."""
-        weights = (self.gamma, self.beta, self.moving_mean, self.moving_variance)
-        return [tf.convert_to_tensor(weight)[:in_channels] for weight in weights]
+        statistics = (self.moving_mean, self.moving_variance)
+        return [
+            *self._active_affine(in_channels),
+            *(self._cut(statistic, in_channels) for statistic in statistics),
+        ]
 
-    def call(self, inputs, training=False, bn_momentum=None):
-        gamma, beta, mean, variance = self.active_weights(channels(inputs))
-        # The fused op takes its parameters and statistics in float32 at any precision.
-        gamma, beta = tf.cast(gamma, tf.float32), tf.cast(beta, tf.float32)
-        if not training and bn_momentum is None:
+    def _active_affine(self, in_channels: Size) -> list[tf.Tensor]:
+        return [self._cut(weight, in_channels) for weight in (self.gamma, self.beta)]
+
+    def call(self, inputs, in_channels=None, training=False, bn_update=None):
+        in_channels = channels(inputs) if in_channels is None else in_channels
+        if not training and bn_update is None:
             outputs, _, _ = tf.compat.v1.nn.fused_batch_norm(
-                inputs, gamma, beta, mean, variance, self.epsilon, is_training=False
+                inputs,
+                *self.active_weights(in_channels),
+                epsilon=self.epsilon,
+                is_training=False,
             )
             return outputs
-        outputs, batch_mean, batch_variance = tf.compat.v1.nn.fused_batch_norm(
-            inputs, gamma, beta, epsilon=self.epsilon, is_training=True
+        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+            inputs, *self._active_affine(in_channels), epsilon=self.epsilon, is_training=True
         )
-        momentum = self.momentum
-        if bn_momentum is not None:
-            momentum = bn_momentum
+        if bn_update is None:
+            keep, take = self.momentum, 1.0 - self.momentum
+        else:
+            keep, take = bn_update
             # The op's variance is the unbiased one.
             count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:-1]), tf.float32)
-            batch_variance *= (count - 1.0) / count
-        self._update(self.moving_mean, mean, batch_mean, momentum)
-        self._update(self.moving_variance, variance, batch_variance, momentum)
+            variance *= (count - 1.0) / count
+        if tf.is_tensor(keep) or tf.is_tensor(take) or (keep, take) != KEEP_STATISTICS:
+            keep, take = (tf.convert_to_tensor(share, tf.float32) for share in (keep, take))
+            self._update(self.moving_mean, mean, in_channels, keep, take)
+            self._update(self.moving_variance, variance, in_channels, keep, take)
         return outputs
 
-    def _update(self, moving, old, batch, momentum):
-        """Moves the active part of a statistic towards the batch's; the rest stays."""
-        batch = tf.stop_gradient(batch)
-        new = old * momentum + batch * (1.0 - momentum)
-        inactive = tf.convert_to_tensor(moving)[tf.shape(new)[0] :]
-        moving.assign(tf.ensure_shape(tf.concat([new, inactive], axis=0), moving.shape))
+    def _update(self, moving, batch, in_channels, keep, take):
+        """Moves the active part of a statistic towards the batch's; the rest stays.
+
+        A share of 0 takes nothing, not even what is not finite.
+        """
+        kept = tf.math.multiply_no_nan(self._cut(moving, in_channels), keep)
+        taken = tf.math.multiply_no_nan(batch, take)
+        moving.assign(merge(kept + taken, tf.convert_to_tensor(moving), in_channels))
 
     def get_config(self):
         return {**super().get_config(), "momentum": self.momentum, "epsilon": self.epsilon}
 
 
-class ElasticSqueezeExcite(keras.layers.Layer):
+class ElasticSqueezeExcite(ElasticLayer):
     """Squeeze-excite: scales each active channel by a gate that the image's mean decides.
 
     Mean over height and width, 1x1 convolution to `se_channels` with ReLU, 1x1 convolution back
@@ -258,22 +316,25 @@ class ElasticSqueezeExcite(keras.layers.Layer):
         self.se_channels = se_channels
 
     def build(self, input_shape):
-        self.reduce = ElasticConv2D(self.se_channels, use_bias=True, name="reduce")
-        self.expand = ElasticConv2D(input_shape[-1], use_bias=True, name="expand")
+        form = {"use_bias": True, "elastic": self.elastic, "dtype": self.dtype_policy}
+        self.reduce = ElasticConv2D(self.se_channels, **form, name="reduce")
+        self.expand = ElasticConv2D(input_shape[-1], **form, name="expand")
         self.reduce.build(input_shape)
         self.expand.build((None, 1, 1, self.se_channels))
 
-    def call(self, inputs, se_channels=None):
+    def call(self, inputs, in_channels=None, se_channels=None):
+        in_channels = channels(inputs) if in_channels is None else in_channels
+        se_channels = self.se_channels if se_channels is None else se_channels
         gate = tf.reduce_mean(inputs, axis=[1, 2], keepdims=True)
-        gate = tf.nn.relu(self.reduce(gate, out_channels=se_channels))
-        gate = self.expand(gate, out_channels=channels(inputs))
-        return inputs * keras.activations.hard_sigmoid(gate)
+        gate = tf.nn.relu(self.reduce(gate, in_channels=in_channels, out_channels=se_channels))
+        gate = self.expand(gate, in_channels=se_channels, out_channels=in_channels)
+        return inputs * hard_sigmoid(gate)
 
     def get_config(self):
         return {**super().get_config(), "se_channels": self.se_channels}
 
 
-class ElasticDense(keras.layers.Layer):
+class ElasticDense(ElasticLayer):
     """Dense layer on the active input features.
 
     Args:
@@ -294,8 +355,7 @@ class ElasticDense(keras.layers.Layer):
 
     def active_weights(self, in_features: Size) -> list[tf.Tensor]:
         """Kernel (in, units) and bias (units)."""
-        kernel = tf.convert_to_tensor(self.kernel)[:in_features]
-        return [kernel, tf.convert_to_tensor(self.bias)]
+        return [self._cut(self.kernel, in_features, self.units), self._cut(self.bias, self.units)]
 
     def call(self, inputs):
         kernel, bias = self.active_weights(channels(inputs))

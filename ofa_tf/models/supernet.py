@@ -8,7 +8,15 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
-from ofa_tf.layers import BlockSizes, ClassifierBlock, ConvBlock, InvertedResidualBlock
+from ofa_tf.errors import UsageError
+from ofa_tf.layers import (
+    ELASTIC_FORMS,
+    BlockSizes,
+    ClassifierBlock,
+    ConvBlock,
+    InvertedResidualBlock,
+    draw_seed,
+)
 from ofa_tf.models.materialize import materialize
 from ofa_tf.spaces import Arch, SearchSpace, blueprint
 from ofa_tf.spaces.search_space import SIZE_FIELDS
@@ -23,18 +31,25 @@ class Supernet(keras.Model):
     Args:
         space: the search space; `space.max()` decides the shapes of the weights.
         num_classes: outputs of the classifier.
+        elastic: "slice" computes what is active; "mask" computes the largest shapes with zeros
+            in them, so that XLA can compile it. Same weights, same results.
+        dtype: a Keras dtype policy or its name; "mixed_bfloat16" and "mixed_float16" compute in
+            16 bits, with weights, batch norm and logits in float32.
 
     Call arguments:
         images: float32 (batch, height, width, 3), normalized.
         arch: an `Arch`, its dict, or its `sizes` tensor. Its resolution does not resize: the
             images decide.
         training: batch norm on batch statistics, and dropout.
-        bn_momentum: batch statistics without dropout; see `ElasticBatchNormalization`.
+        bn_update: (keep, take), numbers or scalar tensors: batch statistics without dropout, and
+            each moving one becomes keep * moving + take * batch; see `ElasticBatchNormalization`.
+        dropout_seed: int64 (2,); equal seeds drop equal features (under XLA, others). None draws.
+        dropout_scale: factor of the dropout rate, a number or a scalar tensor.
 
     Returns: logits, float32 (batch, num_classes).
 
     Raises:
-        UsageError: the arch is not in the space.
+        UsageError: the arch is not in the space, or `elastic` is unknown.
 
     Example:
         space = ofa_tf.get_space("ofa_mbv3_tiny")
@@ -42,10 +57,15 @@ class Supernet(keras.Model):
         logits = supernet(images, space.min())
     """
 
-    def __init__(self, space: SearchSpace, num_classes: int = 1000, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(
+        self, space: SearchSpace, num_classes: int = 1000, elastic: str = "slice", **kwargs
+    ):
+        if elastic not in ELASTIC_FORMS:
+            raise UsageError(f"elastic is one of {list(ELASTIC_FORMS)}, not {elastic!r}.")
+        super().__init__(autocast=False, **kwargs)
         self.space = space.root
         self.num_classes = num_classes
+        self.elastic = elastic
         self.num_traces = 0  # how often the graphs below were traced
         plan = self.space.blueprint(self.space.max(), num_classes)
         self.blocks = [self._make(block, plan) for block in plan.blocks]
@@ -54,27 +74,35 @@ class Supernet(keras.Model):
             tf.TensorSpec([None, None, None, 3], tf.float32),
             tf.TensorSpec([self.space.num_positions, len(SIZE_FIELDS)], tf.int32),
         ]
+        scalar = tf.TensorSpec([], tf.float32)
         self._inference = tf.function(
-            lambda images, sizes: self._traced(images, sizes, False, None), signature
+            lambda images, sizes: self._traced(images, sizes),
+            signature,
         )
         self._training = tf.function(
-            lambda images, sizes: self._traced(images, sizes, True, None), signature
+            lambda images, sizes, seed, scale: self._traced(
+                images, sizes, training=True, dropout_seed=seed, dropout_scale=scale
+            ),
+            [*signature, tf.TensorSpec([2], tf.int64), scalar],
         )
         self._batch_statistics = tf.function(
-            lambda images, sizes, momentum: self._traced(images, sizes, False, momentum),
-            [*signature, tf.TensorSpec([], tf.float32)],
+            lambda images, sizes, keep, take: self._traced(images, sizes, bn_update=(keep, take)),
+            [*signature, scalar, scalar],
         )
 
     def _make(self, block: blueprint.Block, plan: blueprint.Blueprint) -> keras.layers.Layer:
+        form = {"elastic": self.elastic, "dtype": self.dtype_policy}
         bn = {"bn_momentum": plan.bn_momentum, "bn_epsilon": plan.bn_epsilon}
         if isinstance(block, blueprint.Conv):
-            return ConvBlock(block, **bn)
+            return ConvBlock(block, **bn, **form)
         if isinstance(block, blueprint.InvertedResidual):
             kernel_sizes = None if block.position is None else self.space.kernel_sizes
-            return InvertedResidualBlock(block, kernel_sizes=kernel_sizes, **bn)
+            return InvertedResidualBlock(block, kernel_sizes=kernel_sizes, **bn, **form)
         if isinstance(block, blueprint.Classifier):
-            return ClassifierBlock(block)
-        return keras.layers.GlobalAveragePooling2D(keepdims=True, name=block.name)
+            return ClassifierBlock(block, **form)
+        return keras.layers.GlobalAveragePooling2D(
+            keepdims=True, name=block.name, dtype=self.dtype_policy
+        )
 
     def build(self, input_shape=None):
         """Makes all weights. Their shapes come from the Blueprint, not from an input."""
@@ -82,27 +110,38 @@ class Supernet(keras.Model):
             block.build((None, None, None, None))
         self.built = True
 
-    def __call__(self, images, arch, training=False, bn_momentum=None):
+    def __call__(self, images, arch, training=False, **options):
         if isinstance(arch, (Arch, dict)):
             sizes = self.space.sizes(arch)
             if tf.executing_eagerly():
-                return self._run(images, sizes, training, bn_momentum)
+                return self._run(images, sizes, training, **options)
             arch = sizes.tolist()  # a fixed arch in the caller's graph: all sizes are static
-        return super().__call__(images, arch=arch, training=training, bn_momentum=bn_momentum)
+        return super().__call__(images, arch=arch, training=training, **options)
 
-    def _run(self, images, sizes, training, bn_momentum):
+    def _run(self, images, sizes, training, bn_update=None, dropout_seed=None, dropout_scale=1.0):
         """One of the graphs, which know the arch only when they run."""
-        if bn_momentum is not None:
-            return self._batch_statistics(images, sizes, bn_momentum)
-        return self._training(images, sizes) if training else self._inference(images, sizes)
+        if bn_update is not None:
+            return self._batch_statistics(images, sizes, *bn_update)
+        if not training:
+            return self._inference(images, sizes)
+        dropout_seed = draw_seed() if dropout_seed is None else dropout_seed
+        return self._training(images, sizes, dropout_seed, dropout_scale)
 
-    def _traced(self, images, sizes, training, bn_momentum):
+    def _traced(self, images, sizes, **options):
         self.num_traces += 1
-        return self(images, sizes, training=training, bn_momentum=bn_momentum)
+        return self(images, sizes, **options)
 
-    def call(self, images, arch, training=False, bn_momentum=None):
+    def call(
+        self,
+        images,
+        arch,
+        training=False,
+        bn_update=None,
+        dropout_seed=None,
+        dropout_scale=1.0,
+    ):
         """`arch` has a row of SIZE_FIELDS, ints or tensors, per block position."""
-        bn = {"training": training, "bn_momentum": bn_momentum}
+        bn = {"training": training, "bn_update": bn_update}
         outputs = images
         for block in self.blocks:
             if isinstance(block, ConvBlock):
@@ -110,7 +149,12 @@ class Supernet(keras.Model):
             elif isinstance(block, InvertedResidualBlock):
                 outputs = self._inverted_residual(block, outputs, arch, bn)
             elif isinstance(block, ClassifierBlock):
-                outputs = block(outputs, training=training)
+                outputs = block(
+                    outputs,
+                    training=training and bn_update is None,
+                    dropout_seed=dropout_seed,
+                    dropout_scale=dropout_scale,
+                )
             else:
                 outputs = block(outputs)
         return outputs
@@ -121,14 +165,18 @@ class Supernet(keras.Model):
             return block(inputs, **bn)
         row = sizes[position]
         active, *active_sizes = tf.unstack(row) if tf.is_tensor(row) else row
+        active_sizes = BlockSizes(*active_sizes)
 
         def run():
-            return block(inputs, sizes=BlockSizes(*active_sizes), **bn)
+            return block(inputs, sizes=active_sizes, **bn)
 
         if self.space.always_active[position]:
             return run()
         if isinstance(active, int):
             return run() if active else inputs
+        if self.elastic == "mask":
+            active_sizes = active_sizes._replace(out_channels=active * block.plan.out_channels)
+            return run()
         return tf.cond(active > 0, run, lambda: inputs)
 
     @contextlib.contextmanager

@@ -74,6 +74,11 @@ class SearchSpace:
         """Block positions of the largest net."""
         return sum(self.family.stage_depths)
 
+    @property
+    def sizes_shape(self) -> tuple[int, int]:
+        """The shape of what `sizes` gives."""
+        return self.num_positions, len(SIZE_FIELDS)
+
     @functools.cached_property
     def stage_starts(self) -> tuple[int, ...]:
         """The first position of each stage."""
@@ -254,7 +259,7 @@ class SearchSpace:
         The columns are SIZE_FIELDS; the row of a position that is switched off is 0. This is the
         form in which an arch enters the supernet's graph.
         """
-        sizes = np.zeros((self.num_positions, len(SIZE_FIELDS)), np.int32)
+        sizes = np.zeros(self.sizes_shape, np.int32)
         for block in self.blueprint(arch).elastic_blocks:
             row = (1, block.kernel_size, block.mid_channels, block.se_channels)
             sizes[block.position] = row

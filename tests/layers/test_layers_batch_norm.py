@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from layers_helpers import draw, images, normalized
 
-from ofa_tf.layers import ElasticBatchNormalization
+from ofa_tf.layers import KEEP_STATISTICS, ElasticBatchNormalization
 
 EPSILON = 1e-3
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -53,7 +53,7 @@ def test_inference_uses_the_moving_statistics(layer, batch, active):
     assert [w.shape for w in layer.active_weights(active)] == [(active,)] * 4
 
 
-def check_batch_statistics(layer, batch, active, momentum, correction, **mode):
+def check_batch_statistics(layer, batch, active, keep, take, correction, **mode):
     """`correction` 1 takes the unbiased variance for the moving one, 0 the biased one."""
     gamma, beta, mean, variance = snapshot(layer)
     batch64 = batch.astype(np.float64)
@@ -62,8 +62,8 @@ def check_batch_statistics(layer, batch, active, momentum, correction, **mode):
     np.testing.assert_allclose(layer(batch, **mode), expected, **CLOSE)
     mean, variance = mean.copy(), variance.copy()
     moved = batch64.var(axis=AXES, ddof=correction)
-    mean[:active] = momentum * mean[:active] + (1 - momentum) * batch_mean
-    variance[:active] = momentum * variance[:active] + (1 - momentum) * moved
+    mean[:active] = keep * mean[:active] + take * batch_mean
+    variance[:active] = keep * variance[:active] + take * moved
     np.testing.assert_allclose(layer.moving_mean, mean, **CLOSE)
     np.testing.assert_allclose(layer.moving_variance, variance, **CLOSE)
     # What is not active is left exactly as it was.
@@ -72,32 +72,60 @@ def check_batch_statistics(layer, batch, active, momentum, correction, **mode):
 
 
 def test_training_moves_towards_the_unbiased_variance(layer, batch, active):
-    check_batch_statistics(layer, batch, active, momentum=0.8, correction=1, training=True)
+    check_batch_statistics(layer, batch, active, 0.8, 0.2, correction=1, training=True)
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize(("keep", "take"), [(0.0, 0.25), (0.25, 0.75), (1.0, 0.5), (1.0, 0.0)])
 @pytest.mark.parametrize("training", [False, True])
-def test_bn_momentum_moves_towards_the_biased_variance(layer, batch, active, momentum, training):
-    mode = {"training": training, "bn_momentum": tf.constant(momentum)}
-    check_batch_statistics(layer, batch, active, momentum, correction=0, **mode)
+def test_bn_update_takes_the_biased_variance(layer, batch, active, keep, take, training):
+    mode = {"training": training, "bn_update": (tf.constant(keep), tf.constant(take))}
+    check_batch_statistics(layer, batch, active, keep, take, correction=0, **mode)
 
 
-def test_momentum_one_leaves_the_statistics_alone(layer, rng):
-    before = snapshot(layer)
-    layer(images(rng, 3, 4, 5, 4), bn_momentum=1.0)
+def test_bn_update_as_numbers(layer, batch, active):
+    check_batch_statistics(layer, batch, active, 0.5, 0.25, correction=0, bn_update=(0.5, 0.25))
+
+
+def test_a_teacher_keeps_its_statistics_without_touching_them(layer, rng):
+    before, batch = snapshot(layer), images(rng, 3, 4, 5, 4)
+    run = tf.function(lambda inputs: layer(inputs, bn_update=KEEP_STATISTICS))
+    outputs = run(batch)
     for value, kept in zip(snapshot(layer), before, strict=True):
         np.testing.assert_array_equal(value, kept)
+    operations = run.get_concrete_function(batch).graph.get_operations()
+    assert not [op.name for op in operations if "Assign" in op.type]
+    np.testing.assert_allclose(outputs, layer(batch, bn_update=(1.0, 0.5)), **CLOSE)
+    assert (snapshot(layer)[2] != before[2])[:4].all()
 
 
 def test_running_mean_over_batches(layer, rng):
-    """Momentum t / (t + 1) at batch t: the plain mean of each batch's mean and variance."""
+    """Keep nothing at the first of n batches, then all, and take 1 / n of each."""
     batches = [scale * images(rng, 3, 4, 5, 4) + scale for scale in (1, 2, 3, 5)]
     for index, batch in enumerate(batches):
-        layer(batch, bn_momentum=index / (index + 1))
+        layer(batch, bn_update=(float(index > 0), 1 / len(batches)))
     means = np.mean([batch.mean(axis=AXES) for batch in batches], axis=0)
     variances = np.mean([batch.var(axis=AXES) for batch in batches], axis=0)
     np.testing.assert_allclose(layer.moving_mean[:4], means, **CLOSE)
     np.testing.assert_allclose(layer.moving_variance[:4], variances, **CLOSE)
+
+
+def test_recalibration_heals_statistics_that_are_not_finite(layer, batch, active):
+    for statistic in (layer.moving_mean, layer.moving_variance):
+        statistic.assign([np.nan, np.inf] * 3)
+    layer(batch, bn_update=(0.0, 1.0))
+    assert np.isfinite(layer.moving_mean[:active]).all()
+    assert np.isfinite(layer.moving_variance[:active]).all()
+
+
+def test_statistics_are_weights_of_the_layer(layer):
+    """Though not made by `add_weight`."""
+    statistics = [layer.moving_mean, layer.moving_variance]
+    assert layer.weights == [layer.gamma, layer.beta, *statistics]
+    assert layer.non_trainable_weights == statistics
+    assert [v.path for v in statistics] == [
+        f"{layer.name}/moving_mean",
+        f"{layer.name}/moving_variance",
+    ]
 
 
 def test_gradient_of_the_training_mode(layer, rng):

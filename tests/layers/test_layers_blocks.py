@@ -9,7 +9,13 @@ import pytest
 import tensorflow as tf
 from layers_helpers import convolve, convolve_depthwise, draw, images, normalized, squeeze_excite
 
-from ofa_tf.layers import BlockSizes, ClassifierBlock, ConvBlock, InvertedResidualBlock
+from ofa_tf.layers import (
+    KEEP_STATISTICS,
+    BlockSizes,
+    ClassifierBlock,
+    ConvBlock,
+    InvertedResidualBlock,
+)
 from ofa_tf.spaces import blueprint
 
 LARGEST = blueprint.InvertedResidual(
@@ -154,7 +160,7 @@ def test_classifier_block(rng):
 
 
 @pytest.mark.parametrize("kind", ["shortcut", "strided", "plain"])
-@pytest.mark.parametrize("mode", [{}, {"bn_momentum": 1.0}])
+@pytest.mark.parametrize("mode", [{}, {"bn_update": KEEP_STATISTICS}])
 def test_permuted_channels_leave_the_function_unchanged(kind, mode, rng):
     plan, part = PLANS[kind]
     block = residual_block(plan, rng)

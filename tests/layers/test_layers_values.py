@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from layers_helpers import (
     convolve,
     convolve_depthwise,
@@ -15,6 +16,7 @@ from layers_helpers import (
 )
 
 from ofa_tf import layers
+from ofa_tf.layers.activations import hard_swish
 from ofa_tf.spaces.blueprint import Classifier
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -112,6 +114,22 @@ def test_squeeze_excite(rng, channels, se):
     assert np.ptp(expected[..., 0]) == pytest.approx(0, abs=0.1)  # closed
 
 
+def test_hard_swish_and_its_gradient():
+    inputs = tf.constant([-5, -3.01, -2.9, -1.5, 0, 1, 2.9, 3.01, 5])
+    upstream = tf.range(1.0, 10)
+
+    def value_and_gradient(activation):
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = activation(inputs)
+        return outputs, tape.gradient(outputs, inputs, output_gradients=upstream)
+
+    expected = value_and_gradient(keras.activations.hard_silu)
+    for run in (hard_swish, tf.function(hard_swish)):
+        for ours, theirs in zip(value_and_gradient(run), expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
 def test_dense(rng):
     layer = layers.ElasticDense(5)
     layer.build((None, 7))
@@ -121,13 +139,48 @@ def test_dense(rng):
     np.testing.assert_allclose(layer(batch), expected, **CLOSE)
 
 
-def test_classifier_drops_in_training_only(rng):
-    keras.utils.set_random_seed(0)
+@pytest.fixture
+def classifier(rng):
     layer = layers.ClassifierBlock(Classifier("classifier", 400, 3, 0.5))
     layer.build((None, 1, 1, 400))
     draw(layer, rng)
+    return layer
+
+
+def test_classifier_drops_in_training_only(rng, classifier):
+    keras.utils.set_random_seed(0)
     batch = images(rng, 2, 1, 1, 400)
-    kernel, bias = layer.dense.kernel.numpy(), layer.dense.bias.numpy()
-    np.testing.assert_allclose(layer(batch), batch[:, 0, 0] @ kernel + bias, rtol=1e-3, atol=1e-4)
-    first, second = layer(batch, training=True), layer(batch, training=True)
+    kernel, bias = classifier.dense.kernel.numpy(), classifier.dense.bias.numpy()
+    whole = batch[:, 0, 0] @ kernel + bias
+    np.testing.assert_allclose(classifier(batch), whole, rtol=1e-3, atol=1e-4)
+    first, second = classifier(batch, training=True), classifier(batch, training=True)
     assert np.abs(first - second).min() > 1e-3
+
+
+def test_dropout_from_a_seed(rng, classifier):
+    batch = images(rng, 2, 1, 1, 400)
+    drop = {"training": True, "dropout_seed": tf.constant([1, 2], tf.int64)}
+    first, again = classifier(batch, **drop), tf.function(classifier)(batch, **drop)
+    np.testing.assert_allclose(again, first, rtol=1e-5)
+    other = classifier(batch, training=True, dropout_seed=tf.constant([1, 3], tf.int64))
+    assert np.abs(first - other).min() > 1e-3
+    assert [weight.name for weight in classifier.variables] == ["kernel", "bias"]
+
+
+@pytest.mark.parametrize("scale", [0.0, tf.constant(0.0)])
+def test_dropout_scaled_to_nothing_is_exactly_the_input(rng, classifier, scale):
+    batch = images(rng, 2, 1, 1, 400)
+    np.testing.assert_array_equal(
+        classifier(batch, training=True, dropout_scale=scale), classifier(batch)
+    )
+
+
+@pytest.mark.parametrize(("scale", "kept"), [(1.0, 0.5), (tf.constant(0.5), 0.75)])
+def test_dropout_keeps_the_mean(rng, scale, kept):
+    layer = layers.ClassifierBlock(Classifier("classifier", 5000, 5000, 0.5))
+    layer.build((None, 1, 1, 5000))
+    layer.dense.kernel.assign(np.eye(5000, dtype=np.float32))
+    outputs = layer(np.ones((1, 1, 1, 5000), np.float32), training=True, dropout_scale=scale)
+    values, counts = np.unique(outputs, return_counts=True)
+    np.testing.assert_allclose(values, [0, 1 / kept], rtol=1e-6)
+    assert counts[1] / 5000 == pytest.approx(kept, abs=0.05)

@@ -6,6 +6,7 @@ signal dies on the way, the biases remain), and then any mistake in between goes
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 
 import keras
@@ -40,7 +41,7 @@ def make_supernet(space: SearchSpace, seed: int = 0) -> Supernet:
     # Statistics near those of the largest net: far from them a deep net's signals explode, and
     # rounding with them.
     images = make_images(min(space.resolutions), 8, seed)
-    supernet(images, space.max(), bn_momentum=0.0)
+    supernet(images, space.max(), bn_update=(0, 1))
     means, variances = (
         [v for v in supernet.non_trainable_variables if v.name == name]
         for name in ("moving_mean", "moving_variance")
@@ -50,6 +51,23 @@ def make_supernet(space: SearchSpace, seed: int = 0) -> Supernet:
         mean.assign(mean.numpy() + 0.3 * std * rng.normal(size=std.shape))
         variance.assign(variance.numpy() * rng.uniform(0.6, 1.5, std.shape))
     return supernet
+
+
+def twin(supernet: Supernet, **options) -> Supernet:
+    """Another supernet with the same weights."""
+    other = Supernet(supernet.space, NUM_CLASSES, **options)
+    for ours, theirs in zip(other.variables, supernet.variables, strict=True):
+        ours.assign(theirs.numpy())
+    return other
+
+
+@contextlib.contextmanager
+def calibrated(supernet: Supernet, arch: Arch, batches: list[np.ndarray]):
+    """Within the block, the moving statistics are the means over the arch's batches."""
+    with supernet.kept_statistics():
+        for index, images in enumerate(batches):
+            supernet(images, arch, bn_update=(float(index > 0), 1 / len(batches)))
+        yield
 
 
 def make_archs(space: SearchSpace, count: int) -> list[Arch]:

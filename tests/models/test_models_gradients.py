@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from model_helpers import NUM_CLASSES, deviation, make_archs, make_images, run_plain
 
-from ofa_tf.layers import InvertedResidualBlock
+from ofa_tf.layers import KEEP_STATISTICS, InvertedResidualBlock
 
 TOLERANCE = 1e-4  # of a variable's largest gradient
 # A beta whose shift the next batch norm takes away again has no gradient but rounding.
@@ -30,7 +30,7 @@ def gradients(supernet):
     def run(images, sizes, upstream):
         variables = supernet.trainable_variables
         with tf.GradientTape() as tape:
-            logits = supernet(images, sizes, bn_momentum=1.0)
+            logits = supernet(images, sizes, bn_update=KEEP_STATISTICS)
         return tape.gradient(logits, [v.value for v in variables], output_gradients=upstream)
 
     def by_variable(images, arch, upstream):
@@ -146,9 +146,24 @@ def test_a_step_moves_only_what_is_active(supernet, gradients):
         )
         model = supernet.subnet(arch)
         expected = run_plain(model, images, momentum=0.0)
-        assert deviation(supernet(images, arch, bn_momentum=1.0), expected) < 1e-4
+        assert deviation(supernet(images, arch, bn_update=KEEP_STATISTICS), expected) < 1e-4
         moved = sum((v.numpy() != before[id(v)]).sum() for v in supernet.trainable_variables)
         assert 0 < moved < supernet.count_params() / 2
     finally:
         for variable in supernet.trainable_variables:
             variable.assign(before[id(variable)])
+
+
+def test_a_tape_around_the_call_gives_the_gradients_of_one_inside_a_graph(supernet, gradients):
+    """As in a user's own eager loop; blocks that are off are branches of the graph inside."""
+    arch = supernet.space.min()
+    images = make_images(arch.resolution, 6, seed=3)
+    upstream = np.random.default_rng(3).normal(size=(6, NUM_CLASSES)).astype(np.float32)
+    expected = gradients(images, arch, upstream)
+    with tf.GradientTape() as tape:
+        logits = supernet(images, arch, bn_update=KEEP_STATISTICS)
+    variables = supernet.trainable_variables
+    found = tape.gradient(logits, [v.value for v in variables], output_gradients=upstream)
+    for variable, gradient in zip(variables, found, strict=True):
+        other = expected[id(variable)]
+        np.testing.assert_allclose(gradient, other, rtol=1e-4, atol=1e-4 * np.abs(other).max())

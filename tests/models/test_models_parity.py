@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from model_helpers import (
     batch_norms,
+    calibrated,
     deviation,
     make_archs,
     make_images,
@@ -17,8 +18,8 @@ from model_helpers import (
     without_dropout,
 )
 
+from ofa_tf.layers import KEEP_STATISTICS
 from ofa_tf.spaces import get_space
-from ofa_tf.training.calibration import calibrated
 
 TOLERANCE = 1e-4  # of the largest logit
 BLIND = 1e-2  # logits that differ by less could hide a mistake
@@ -42,7 +43,7 @@ def check_batch_statistics(supernet, arch, seed: int, num_images: int, num_batch
         expected = run_plain(model, batch, momentum=t / (t + 1))
         assert spread(expected) > BLIND
         with supernet.kept_statistics():
-            assert deviation(supernet(batch, arch, bn_momentum=1.0), expected) < TOLERANCE
+            assert deviation(supernet(batch, arch, bn_update=KEEP_STATISTICS), expected) < TOLERANCE
             assert deviation(supernet(batch, arch, training=True), expected) < TOLERANCE
     expected = model(batches[0]).numpy()
     assert spread(expected) > BLIND
@@ -100,7 +101,7 @@ def test_moving_statistics_move_as_in_keras(supernet, index):
     model = supernet.subnet(arch)
     run_plain(model, images, momentum=0.9)
     with supernet.kept_statistics():
-        supernet(images, arch, bn_momentum=0.9)
+        supernet(images, arch, bn_update=(0.9, 0.1))
         moved = supernet.subnet(arch)
     for ours, theirs in zip(batch_norms(moved), batch_norms(model), strict=True):
         assert deviation(ours.moving_mean, theirs.moving_mean) < TOLERANCE, ours.name
@@ -121,7 +122,7 @@ def test_a_subnet_cut_out_while_calibrated_keeps_its_statistics(supernet, index)
 def test_dropout_acts_in_training_only():
     supernet = make_supernet(get_space("ofa_mbv3_tiny"))
     arch, images = supernet.space.max(), make_images(24, 64, seed=0)
-    statistics = {"bn_momentum": 1.0}
+    statistics = {"bn_update": KEEP_STATISTICS}
     one, other = (supernet(images, arch, training=True).numpy() for _ in range(2))
     assert deviation(one, other) > BLIND
     assert deviation(supernet(images, arch), supernet(images, arch)) == 0

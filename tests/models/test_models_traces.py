@@ -8,6 +8,7 @@ import tensorflow as tf
 from model_helpers import NUM_CLASSES, deviation, make_archs, make_images
 
 from ofa_tf.errors import UsageError
+from ofa_tf.layers import KEEP_STATISTICS
 from ofa_tf.models import Supernet
 from ofa_tf.spaces import get_space
 
@@ -18,14 +19,14 @@ def test_one_trace_per_mode():
     supernet = Supernet(get_space("ofa_mbv3_tiny"), NUM_CLASSES)
     images = {side: make_images(side, 2 + side % 3, seed=side) for side in RESOLUTIONS}
     archs = make_archs(supernet.space, 200)
-    for mode, traces in (({}, 1), ({"training": True}, 2), ({"bn_momentum": 1.0}, 3)):
+    for mode, traces in (({}, 1), ({"training": True}, 2), ({"bn_update": KEEP_STATISTICS}, 3)):
         for index, arch in enumerate(archs):
             batch = images[RESOLUTIONS[index % len(RESOLUTIONS)]]
             logits = supernet(batch, arch, **mode)
             assert logits.shape == (len(batch), NUM_CLASSES)
             assert supernet.num_traces == traces
     for index in range(5):
-        supernet(images[24], archs[index], bn_momentum=index / (index + 1))
+        supernet(images[24], archs[index], bn_update=(index / 5, 0.2))
     assert supernet.num_traces == 3
 
 
