@@ -27,8 +27,9 @@ class Workdir:
         self.path = pathlib.Path(path)
         self.config_file = self.path / "config.json"
         self.checkpoints = self.path / "checkpoints"
-        self.teacher = self.checkpoints / "teacher.npz"
+        self.teacher = self.phase("largest")
         self.metrics = self.path / "metrics.jsonl"
+        self.tensorboard = self.path / "tensorboard"
         self.accuracy_rows = self.path / "accuracy_rows.jsonl"
         self.accuracy_predictor = self.path / "accuracy_predictor.npz"
         self.accuracy_report = self.path / "accuracy_report.json"
@@ -38,12 +39,20 @@ class Workdir:
         self.results = self.path / "results.json"
         self.pictures = self.path / "pictures"
 
+    def phase(self, name: str) -> pathlib.Path:
+        """The weights that a phase of training left."""
+        return self.checkpoints / f"phase_{name}.npz"
+
     def latency_table(self, target: str, threads: int) -> pathlib.Path:
         """The latency table of a target, float32, with so many threads."""
         return self.path / f"latency_{target}_float32_{threads}t.json"
 
-    def start(self, config: dict[str, Any]) -> None:
+    def start(self, config: dict[str, Any], allow_recipe_change: bool = False) -> None:
         """Records the settings of a job, or checks that they are those of the job that is here.
+
+        Args:
+            config: the settings.
+            allow_recipe_change: go on with another recipe, which is then the job's.
 
         Raises:
             UsageError: the folder holds a job with other settings; they are named.
@@ -51,19 +60,34 @@ class Workdir:
         """
         # As JSON has it, so that tuples and lists compare equal.
         config = json.loads(json.dumps(config))
-        if self.config_file.exists():
-            there = self.config()
-            different = _differences(there, config)
-            if different:
-                named = different[:_NUM_NAMED]
-                if len(different) > len(named):
-                    named.append(f"{len(different) - len(named)} more")
-                raise UsageError(
-                    f"{self.path} holds a job with other settings: {'; '.join(named)}. "
-                    "Give another --workdir, or the same settings to go on with it."
-                )
+        self.check(config, allow_recipe_change)
+        if not self.config_file.exists() or self.config() != config:
+            write_json(self.config_file, config)
+
+    def check(self, config: dict[str, Any], allow_recipe_change: bool = False) -> None:
+        """Raises what `start` does where there is a job with other settings; writes nothing."""
+        if not self.config_file.exists():
             return
-        write_json(self.config_file, config)
+        recipe, others = _recipe_and_others(json.loads(json.dumps(config)))
+        recipe_there, others_there = _recipe_and_others(self.config())
+        # A flag that also decides which images there are is more than the recipe.
+        here, there = recipe | others, recipe_there | others_there
+        may_differ = set(recipe) - set(others) if allow_recipe_change else set()
+        different = [
+            f"--{name} was {_short(there.get(name))}, is {_short(here.get(name))}"
+            for name in sorted(set(there) | set(here))
+            if there.get(name) != here.get(name) and name not in may_differ
+        ]
+        if not different:
+            return
+        named = different[:_NUM_NAMED]
+        if len(different) > len(named):
+            named.append(f"{len(different) - len(named)} more")
+        raise UsageError(
+            f"{self.path} holds a job with other settings: {'; '.join(named)}. "
+            "Give another --workdir, or the same settings to go on with it; the recipe may change "
+            "with --allow_recipe_change."
+        )
 
     def config(self) -> dict[str, Any]:
         """The settings of the job.
@@ -84,21 +108,32 @@ class Workdir:
         return config
 
 
-def _differences(there: Any, here: Any, name: str = "") -> list[str]:
-    """`name was A, is B` for every setting that differs; lists of one length entry by entry."""
-    if there == here:
-        return []
-    if isinstance(there, dict) and isinstance(here, dict):
-        prefix = f"{name}." if name else ""
-        keys = sorted(set(there) | set(here))
-        pairs = [(there.get(key), here.get(key), f"{prefix}{key}") for key in keys]
-    elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
-        pairs = [(*pair, f"{name}[{i}]") for i, pair in enumerate(zip(there, here, strict=True))]
-    else:
-        return [f"{name} was {_short(there)}, is {_short(here)}"]
-    return [line for pair in pairs for line in _differences(*pair)]
+def _recipe_and_others(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The flags of a job's recipe, and those of its other settings."""
+    others = {name: value for name, value in config.items() if name != "recipe"}
+    return _as_flags(config["recipe"]), _as_flags(others)
+
+
+def _as_flags(settings: dict[str, Any]) -> dict[str, Any]:
+    """Nested settings as the flags that they come from; a column of values for the phases."""
+    found = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            found |= _as_flags(value)
+        elif name == "phases":
+            columns = {field: [phase[field] for phase in value] for field in value[0]}
+            found |= {"phases": columns.pop("name"), **columns}
+        else:
+            found[name] = value
+    return found
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value)
+    """A setting as one would type it."""
+    if isinstance(value, list):
+        text = ",".join(map(_short, value))
+    elif isinstance(value, float) and value.is_integer():
+        text = str(int(value))
+    else:
+        text = "not given" if value is None else str(value)
     return text if len(text) <= 60 else text[:57] + "..."

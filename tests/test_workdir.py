@@ -12,13 +12,21 @@ from ofa_tf.errors import FailureError, UsageError
 from ofa_tf.files import append_json
 from ofa_tf.workdir import Workdir
 
+PHASES = [{"name": "largest", "epochs": 1.0}, {"name": "kernel", "epochs": 0.5}]
+CONFIG_DATA = {"dataset": "ofa_doodles", "flip": None, "seed": 0}
 CONFIG = {
     "space": "a",
-    "data": {"dataset": "ofa_doodles"},
+    "data": CONFIG_DATA,
     "class_names": ["cat", "dog"],
     "eval_crop": 1.0,
     "calibration_images": 100,
-    "recipe": {"batch_size": 64, "phases": [{"name": "largest", "epochs": 1.0}]},
+    "init": None,
+    "recipe": {
+        "batch_size": 64,
+        "phases": PHASES,
+        "augmentation": {"flip": True},
+        "seed": 0,
+    },
 }
 
 
@@ -52,33 +60,73 @@ def test_start_again_with_the_same_settings_goes_on(workdir):
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        (CONFIG | {"space": "b"}, 'space was "a", is "b"'),
-        (changed(batch_size=32), "recipe.batch_size was 64, is 32"),
+        (CONFIG | {"space": "b"}, "--space was a, is b"),
+        (changed(batch_size=32), "--batch_size was 64, is 32"),
+        (changed(phases=[PHASES[0] | {"epochs": 2.0}, PHASES[1]]), "--epochs was 1,0.5, is 2,0.5"),
         (
-            changed(phases=[{"name": "largest", "epochs": 2.0}]),
-            "recipe.phases[0].epochs was 1.0, is 2.0",
+            changed(phases=PHASES[:1]),
+            "--epochs was 1,0.5, is 1; --phases was largest,kernel, is largest",
         ),
-        (changed(phases=[]), 'recipe.phases was [{"name": "largest", "epochs": 1.0}], is []'),
-        (CONFIG | {"class_names": ["cat", "cow"]}, 'class_names[1] was "dog", is "cow"'),
-        (CONFIG | {"new": True}, "new was null, is true"),
+        (CONFIG | {"class_names": ["cat", "cow"]}, "--class_names was cat,dog, is cat,cow"),
+        (CONFIG | {"init": "a.npz"}, "--init was not given, is a.npz"),
+        (CONFIG | {"data": CONFIG["data"] | {"flip": True}}, "--flip was not given, is True"),
+        (CONFIG | {"data": CONFIG["data"] | {"seed": 1}}, "--seed was 0, is 1"),
     ],
 )
-def test_other_settings_are_refused_by_name(workdir, config, expected):
+def test_other_settings_are_refused_by_their_flags(workdir, config, expected):
     with pytest.raises(UsageError) as error:
         workdir.start(config)
     assert str(error.value) == (
-        f"{workdir.path} holds a job with other settings: {expected}. "
-        "Give another --workdir, or the same settings to go on with it."
+        f"{workdir.path} holds a job with other settings: {expected}. Give another --workdir, or "
+        "the same settings to go on with it; the recipe may change with --allow_recipe_change."
     )
+    with pytest.raises(UsageError):
+        workdir.check(config)
     assert workdir.config() == CONFIG
+
+
+def test_the_recipe_may_change_where_it_is_allowed(workdir):
+    new = changed(batch_size=32, phases=[PHASES[0] | {"epochs": 2.0}])
+    workdir.start(new, allow_recipe_change=True)
+    assert workdir.config() == new
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"space": "b"},
+        {"data": CONFIG_DATA | {"dataset": "cifar10"}},
+        # Of the recipe too, but it decides which images are held out.
+        {"data": CONFIG_DATA | {"seed": 1}},
+        {"class_names": ["cat", "cow"]},
+        {"init": "a.npz"},
+    ],
+)
+def test_nothing_else_may_change(workdir, others):
+    new = changed(batch_size=32, seed=others.get("data", {}).get("seed", 0)) | others
+    with pytest.raises(UsageError, match="holds a job with other settings: --") as error:
+        workdir.start(new, allow_recipe_change=True)
+    assert "batch_size" not in str(error.value)
+    assert workdir.config() == CONFIG
+
+
+def test_check_writes_nothing(tmp_path):
+    workdir = Workdir(tmp_path / "job")
+    workdir.check(CONFIG)
+    assert not workdir.path.exists()
 
 
 def test_many_differences_are_cut_short(workdir):
     with pytest.raises(UsageError) as error:
         workdir.start(CONFIG | {f"setting_{i:02d}": i for i in range(20)})
     message = str(error.value)
-    assert "setting_07 was null, is 7; 12 more." in message
+    assert "--setting_07 was not given, is 7; 12 more." in message
     assert "setting_08" not in message
+
+
+def test_a_long_setting_is_cut_short(workdir):
+    with pytest.raises(UsageError, match=r"is x{57}\.\.\.\. Give another"):
+        workdir.start(CONFIG | {"space": "x" * 99})
 
 
 def test_no_job_says_what_to_run(tmp_path):

@@ -3,48 +3,37 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import math
 from collections.abc import Iterable, Iterator
 
-import numpy as np
 import tensorflow as tf
 
 from ofa_tf.data import ImageData
 from ofa_tf.models import Supernet
 from ofa_tf.spaces import Arch
+from ofa_tf.training.strategy import distributed_batches, first_local
 
 # Batches up to this size in all are kept in memory between one subnet and the next.
 _CACHE_BYTES = 1_000_000_000
 
 
-@contextlib.contextmanager
-def calibrated(supernet: Supernet, arch: Arch, batches: Iterable[tf.Tensor]) -> Iterator[None]:
-    """Within the block, the moving statistics are the arch's own.
-
-    They are the mean over the batches of each batch's mean and variance (arXiv 1908.09791); after
-    the block they are as they were.
-
-    Args:
-        supernet: the supernet.
-        arch: the subnet that is evaluated or cut out within the block.
-        batches: normalized images at the arch's resolution; equal batches.
-    """
-    with supernet.kept_statistics():
-        for index, images in enumerate(batches):
-            supernet(images, arch, bn_momentum=index / (index + 1))
-        yield
-
-
 class SubnetEvaluator:
     """Accuracies of subnets, each with recalibrated batch norm.
 
+    A subnet's statistics are the mean over batches of training images of each batch's mean and
+    variance (arXiv 1908.09791). Under a strategy each replica takes whole batches, so that the
+    numbers do not depend on how many replicas there are.
+
     Args:
-        supernet: the trained weights.
+        supernet: the trained weights, made within the strategy's scope.
         data: the images.
         split: "validation" or "test".
         limit: evaluate on so many images only, a fixed random sample.
         calibration_images: training images that the statistics are estimated on.
         batch_size: images at once, in calibration and evaluation.
         eval_crop: see `ImageData.eval_batches`.
+        strategy: where it runs; the present one by default.
 
     Raises:
         UsageError: the split is empty or unknown, or eval_crop is out of range.
@@ -60,6 +49,7 @@ class SubnetEvaluator:
         calibration_images: int = 2000,
         batch_size: int = 100,
         eval_crop: float = 1.0,
+        strategy: tf.distribute.Strategy | None = None,
     ):
         self.supernet = supernet
         self.data = data
@@ -68,43 +58,135 @@ class SubnetEvaluator:
         self.calibration_images = min(calibration_images, data.num_train)
         self.batch_size = min(batch_size, self.calibration_images)
         self.eval_crop = eval_crop
-        self._cache: dict[int, tuple[Iterable, Iterable]] = {}
+        self.strategy = strategy or tf.distribute.get_strategy()
+        self._cache: dict[tuple[str, int], Iterable] = {}
+        splits = {"validation": data.num_validation, "test": data.num_test}
+        self._num_images = {
+            "train": self.calibration_images // self.batch_size * self.batch_size,
+            split: min(limit or math.inf, splits.get(split, 0)),
+        }
+        self._calibrate = self._count = None
         # Datasets are lazy, and a wrong setting should not end a run only after its first phase.
-        self._datasets(supernet.space.resolutions[0])
+        for each in self._num_images:
+            self._dataset(each, supernet.space.resolutions[0])
 
-    def calibrated(self, arch: Arch) -> contextlib.AbstractContextManager[None]:
-        """`calibrated` on the training images at the arch's resolution."""
-        calibration, _ = self._batches(arch.resolution)
-        return calibrated(self.supernet, arch, (images for images, _ in calibration))
+    @property
+    def num_images(self) -> int:
+        """Images that an accuracy is of."""
+        return self._num_images[self.split]
+
+    @contextlib.contextmanager
+    def calibrated(self, arch: Arch) -> Iterator[None]:
+        """Within the block, the moving statistics are the arch's own; then as they were."""
+        rounds = self._rounds("train", arch.resolution)
+        sizes = self.supernet.space.sizes(arch)
+        with self.supernet.kept_statistics():
+            for index, batch in enumerate(rounds):
+                self._calibrate(batch, sizes, float(index > 0))
+            if self.strategy.num_replicas_in_sync > 1:
+                self._average_statistics()
+            yield
 
     def accuracy(self, arch: Arch) -> float:
         """Top-1 accuracy (a fraction) of a subnet on the split."""
-        _, evaluation = self._batches(arch.resolution)
+        sizes = self.supernet.space.sizes(arch)
         with self.calibrated(arch):
-            correct = [
-                np.argmax(self.supernet(images, arch), axis=-1) == labels.numpy()
-                for images, labels in evaluation
-            ]
-        return float(np.concatenate(correct).mean())
+            rounds = self._rounds(self.split, arch.resolution)
+            correct = sum(int(self._count(batch, sizes)) for batch in rounds)
+        return correct / self.num_images
 
-    def _batches(self, resolution: int) -> tuple[Iterable, Iterable]:
-        """Calibration and evaluation batches, in memory where they are small."""
-        if resolution in self._cache:
-            return self._cache[resolution]
-        calibration, evaluation = self._datasets(resolution)
-        splits = {"validation": self.data.num_validation, "test": self.data.num_test}
-        images = self.calibration_images + min(self.limit or np.inf, splits[self.split])
-        if images * resolution**2 * 3 * 4 * len(self.supernet.space.resolutions) < _CACHE_BYTES:
-            calibration, evaluation = list(calibration), list(evaluation)
-        self._cache[resolution] = calibration, evaluation
-        return calibration, evaluation
+    def _rounds(self, split: str, resolution: int) -> Iterable:
+        """A batch for each replica at a time, in memory where they are small."""
+        key = split, resolution
+        if key not in self._cache:
+            dataset = distributed_batches(
+                self.strategy, lambda replicas: self._of_replicas(split, resolution, replicas)
+            )
+            self._trace(dataset.element_spec)
+            num_rounds = math.ceil(self._num_batches(split) / self.strategy.num_replicas_in_sync)
+            rounds = _Repeatable(dataset, num_rounds)
+            size = sum(self._num_images.values()) * resolution**2 * 3 * 4
+            small = size * len(self.supernet.space.resolutions) < _CACHE_BYTES
+            self._cache[key] = list(rounds) if small else rounds
+        return self._cache[key]
 
-    def _datasets(self, resolution: int) -> tuple[tf.data.Dataset, tf.data.Dataset]:
-        crop = {"eval_crop": self.eval_crop}
-        calibration = self.data.calibration_batches(
-            resolution, self.batch_size, self.calibration_images, **crop
+    def _of_replicas(self, split: str, resolution: int, replicas: range) -> tf.data.Dataset:
+        """Images, labels, and how much the batch counts: 0 where it only fills up a round."""
+        count = self.strategy.num_replicas_in_sync
+
+        def of_any_size(images, labels):
+            # One graph is for all resolutions, so the graph must not see which one this is.
+            images = tf.compat.v1.placeholder_with_default(images, [None, None, None, 3])
+            return images, labels, 1.0
+
+        dataset = self._dataset(split, resolution).map(of_any_size)
+        missing = -self._num_batches(split) % count
+        if missing:
+            filling = dataset.take(1).map(lambda images, labels, _: (images, labels, 0.0))
+            dataset = dataset.concatenate(filling.repeat(missing))
+        if len(replicas) < count:
+            first, last = replicas[0], replicas[-1]
+            dataset = dataset.enumerate().filter(
+                lambda index, _: (first <= index % count) & (index % count <= last)
+            )
+            dataset = dataset.map(lambda _, batch: batch)
+        return dataset.repeat()
+
+    def _num_batches(self, split: str) -> int:
+        return math.ceil(self._num_images[split] / self.batch_size)
+
+    def _dataset(self, split: str, resolution: int) -> tf.data.Dataset:
+        if split == "train":
+            return self.data.calibration_batches(
+                resolution, self.batch_size, self.calibration_images, eval_crop=self.eval_crop
+            )
+        return self.data.eval_batches(
+            split, resolution, self.batch_size, limit=self.limit, eval_crop=self.eval_crop
         )
-        evaluation = self.data.eval_batches(
-            self.split, resolution, self.batch_size, limit=self.limit, **crop
-        )
-        return calibration, evaluation
+
+    def _trace(self, batch_spec) -> None:
+        """Makes the two graphs, each of which serves all subnets and resolutions."""
+        if self._count is None:
+            sizes = tf.TensorSpec(self.supernet.space.sizes_shape, tf.int32)
+            keep = tf.TensorSpec([], tf.float32)
+            signature = [batch_spec, sizes]
+            self._calibrate = tf.function(
+                self._calibrate_on_all, [*signature, keep], autograph=False
+            )
+            self._count = tf.function(self._count_on_all, signature, autograph=False)
+
+    def _calibrate_on_all(self, batch, sizes, keep):
+        """Adds a round's share of the mean. Each replica has its own sum."""
+        scale = self.strategy.num_replicas_in_sync / self._num_batches("train")
+
+        def add(images, _, counts):
+            self.supernet(images, sizes, bn_update=(keep, scale * counts))
+
+        self.strategy.run(add, args=batch)
+
+    def _average_statistics(self) -> None:
+        """Gives each replica, which has its own share so far, the mean over all batches."""
+        for variable in self.supernet.non_trainable_variables:
+            variable.assign(variable.numpy())
+
+    def _count_on_all(self, batch, sizes):
+        """Images of a round that are classified correctly, over all replicas."""
+
+        def count(images, labels, counts):
+            logits = self.supernet(images, sizes)
+            hits = tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), labels)
+            correct = tf.reduce_sum(tf.cast(hits, tf.float32)) * counts
+            replica = tf.distribute.get_replica_context()
+            return replica.all_reduce(tf.distribute.ReduceOp.SUM, correct)
+
+        return first_local(self.strategy, self.strategy.run(count, args=batch))
+
+
+class _Repeatable:
+    """The first elements of a dataset, anew at each iteration."""
+
+    def __init__(self, dataset: Iterable, count: int):
+        self._dataset, self._count = dataset, count
+
+    def __iter__(self) -> Iterator:
+        return itertools.islice(iter(self._dataset), self._count)

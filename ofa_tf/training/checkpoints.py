@@ -19,24 +19,40 @@ from ofa_tf.files import atomic_path
 
 _log = logging.getLogger(__name__)
 _STATE = "state.json"
-_KEPT = 2  # checkpoints kept; the older one serves where the newer one is damaged
+
+Variables = Sequence[keras.Variable]
+Arrays = dict[str, np.ndarray]
 
 
-def save(path: str | os.PathLike, state: dict[str, Any], **groups: Sequence[keras.Variable]):
-    """Writes groups of variables and a state that JSON can hold.
+def snapshot(**groups: Variables) -> Arrays:
+    """The values of groups of variables; with several workers, all of them must call it."""
+    return {
+        f"{group}/{i:04d}": variable.numpy()
+        for group, variables in groups.items()
+        for i, variable in enumerate(variables)
+    }
+
+
+def save(path: str | os.PathLike, state: dict[str, Any], arrays: Arrays) -> None:
+    """Writes arrays and a state that JSON can hold.
 
     The file is a NumPy .npz archive, whose checksums tell damage. Raises FailureError where the
     disk refuses; what was at `path` is then still there.
     """
-    arrays = {_STATE: np.frombuffer(json.dumps(state).encode(), np.uint8)}
-    for group, variables in groups.items():
-        arrays.update({f"{group}/{i:04d}": v.numpy() for i, v in enumerate(variables)})
+    content = {_STATE: np.frombuffer(json.dumps(state).encode(), np.uint8), **arrays}
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, **content)
 
 
-def load(path: str | os.PathLike, **groups: Sequence[keras.Variable]) -> dict[str, Any]:
+def load(
+    path: str | os.PathLike, optional: Sequence[str] = (), **groups: Variables
+) -> dict[str, Any]:
     """Reads back what `save` wrote, into the variables, and returns the state.
+
+    Args:
+        path: the file.
+        optional: groups that are left out where there are no such variables, or none in the file.
+        **groups: the variables of each group. Other groups of the file are not read.
 
     Raises:
         FailureError: the file is missing, damaged or of another network; no variable has changed.
@@ -47,8 +63,11 @@ def load(path: str | os.PathLike, **groups: Sequence[keras.Variable]) -> dict[st
         state = json.loads(arrays.pop(_STATE).tobytes())
     except Exception as error:  # damage can make zipfile and NumPy raise almost anything
         raise FailureError(f"Checkpoint {path} is missing or damaged: {error}.") from error
-    values = {}
+    found = []
     for group, variables in groups.items():
+        count = sum(name.startswith(f"{group}/") for name in arrays)
+        if group in optional and not (count and variables):
+            continue
         for i, variable in enumerate(variables):
             value = arrays.get(f"{group}/{i:04d}")
             if value is None or value.shape != tuple(variable.shape):
@@ -56,11 +75,11 @@ def load(path: str | os.PathLike, **groups: Sequence[keras.Variable]) -> dict[st
                     f"Checkpoint {path} is of another network: {variable.path} has the shape "
                     f"{tuple(variable.shape)}, in the file {getattr(value, 'shape', None)}."
                 )
-            values[id(variable)] = value
-        if len(variables) != sum(name.startswith(f"{group}/") for name in arrays):
+            found.append((variable, value))
+        if len(variables) != count:
             raise FailureError(f"Checkpoint {path} is of another network: more weights in {group}.")
-    for variable in (v for variables in groups.values() for v in variables):
-        variable.assign(values[id(variable)])
+    for variable, value in found:
+        variable.assign(value)
     return state
 
 
@@ -77,21 +96,25 @@ class CheckpointFolder:
 
     Args:
         path: the folder.
+        keep: how many of the newest are kept; an older one serves where the newest is damaged.
     """
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike, keep: int = 2):
         self.path = pathlib.Path(path)
+        self.keep = keep
 
-    def save(self, step: int, state: dict[str, Any], **groups: Sequence[keras.Variable]):
-        """Writes the checkpoint of a step, then removes all but the newest two."""
-        save(self.path / f"step_{step:09d}.npz", {**state, "step": step}, **groups)
-        for old in self._files()[:-_KEPT]:
+    def save(self, step: int, state: dict[str, Any], arrays: Arrays) -> None:
+        """Writes the checkpoint of a step, then removes all but the newest."""
+        save(self.path / f"step_{step:09d}.npz", state, arrays)
+        for old in self._files()[: -self.keep]:
             old.unlink(missing_ok=True)
 
-    def load_newest(self, **groups: Sequence[keras.Variable]) -> dict[str, Any] | None:
+    def load_newest(
+        self, optional: Sequence[str] = (), **groups: Variables
+    ) -> dict[str, Any] | None:
         """Restores the newest checkpoint that is whole; None where there is none at all.
 
-        A damaged one is reported and the one before it is used.
+        A damaged one is reported and the one before it is used. Arguments as those of `load`.
 
         Raises:
             FailureError: there are checkpoints, but none of them can be read.
@@ -99,7 +122,7 @@ class CheckpointFolder:
         errors = []
         for path in reversed(self._files()):
             try:
-                return load(path, **groups)
+                return load(path, optional, **groups)
             except FailureError as error:
                 errors.append(str(error))
                 _log.warning("%s Trying the one before it.", error)
@@ -109,6 +132,10 @@ class CheckpointFolder:
                 "Restore one from a copy, or remove the folder to train anew."
             )
         return None
+
+    def newest(self) -> pathlib.Path | None:
+        """The file of the newest checkpoint."""
+        return self._files()[-1] if self._files() else None
 
     def _files(self) -> list[pathlib.Path]:
         pattern = re.compile(r"step_\d{9}\.npz")

@@ -1,8 +1,10 @@
-"""The loss of a subnet: cross-entropy with the labels, and with the teacher's probabilities."""
+"""The loss of a subnet: cross-entropy with the labels, and distance to the teacher's logits."""
 
 from __future__ import annotations
 
 import tensorflow as tf
+
+Weight = float | tf.Tensor
 
 
 def smooth_labels(labels: tf.Tensor, num_classes: int, smoothing: float) -> tf.Tensor:
@@ -15,15 +17,32 @@ def subnet_loss(
     logits: tf.Tensor,
     targets: tf.Tensor,
     teacher_logits: tf.Tensor | None = None,
-    kd_ratio: float = 1.0,
+    *,
+    label_weight: Weight = 1.0,
+    kd_weight: Weight = 1.0,
+    kd_loss: str = "cross_entropy",
 ) -> tf.Tensor:
-    """Mean over the batch of CE(targets) + kd_ratio * CE(softmax of the teacher's logits).
+    """Mean over the batch of label_weight * CE(targets) + kd_weight * distillation loss.
 
-    The distillation loss of Once-for-All (arXiv 1908.09791). All arguments but the last are
-    (batch, classes).
+    The distillation loss is the cross-entropy with the softmax of the teacher's logits, or the
+    mean squared difference of the logits (both forms of arXiv 1908.09791's released code). The
+    teacher gets no gradient.
+
+    Args:
+        logits: float32 (batch, classes).
+        targets: float32 (batch, classes).
+        teacher_logits: float32 (batch, classes); None for the labels' loss alone.
+        label_weight: of the loss with the labels.
+        kd_weight: of the loss with the teacher.
+        kd_loss: "cross_entropy" or "mse".
     """
-    loss = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
-    if teacher_logits is not None:
-        soft_targets = tf.stop_gradient(tf.nn.softmax(teacher_logits))
-        loss += kd_ratio * tf.nn.softmax_cross_entropy_with_logits(soft_targets, logits)
-    return tf.reduce_mean(loss)
+    loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(targets, logits))
+    if teacher_logits is None:
+        return loss
+    teacher_logits = tf.stop_gradient(teacher_logits)
+    if kd_loss == "mse":
+        distance = tf.reduce_mean(tf.math.squared_difference(logits, teacher_logits))
+    else:
+        soft_targets = tf.nn.softmax(teacher_logits)
+        distance = tf.nn.softmax_cross_entropy_with_logits(soft_targets, logits)
+    return label_weight * loss + kd_weight * tf.reduce_mean(distance)

@@ -1,12 +1,11 @@
-"""Phases of progressive shrinking, and the recipe that chains them."""
+"""Phases: which subnets a stage of training opens, how many a step, at which learning rate."""
 
 from __future__ import annotations
 
 import dataclasses
+import enum
 import math
-from typing import Any
 
-from ofa_tf.data import Augmentation
 from ofa_tf.errors import UsageError
 from ofa_tf.spaces import SearchSpace
 
@@ -20,7 +19,18 @@ _OPEN = {
     "expand1": (None, None, 2),
     "expand2": (None, None, None),
 }
-PHASE_NAMES = tuple(_OPEN)
+PHASE_NAMES = tuple(_OPEN)  # of progressive shrinking, in order
+SANDWICH = "sandwich"
+# The phases that a schedule runs by default.
+SCHEDULES = {"progressive": PHASE_NAMES, SANDWICH: (SANDWICH,)}
+
+
+class Teacher(enum.Enum):
+    """Whose probabilities the subnets of a phase learn from, besides or instead of the labels."""
+
+    NONE = enum.auto()
+    LARGEST = enum.auto()  # the largest net as the first phase left it (arXiv 1908.09791)
+    IN_PLACE = enum.auto()  # the largest net of the same step (arXiv 2003.11142)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +38,8 @@ class Phase:
     """One stage of training.
 
     Args:
-        name: one of PHASE_NAMES; decides which choices are open.
+        name: one of PHASE_NAMES, which decides the choices that are open, or SANDWICH, which
+            opens all and trains the largest, the smallest and random subnets in every step.
         epochs: passes over the training images, warm-up included.
         base_lr: peak learning rate for 64 images a step; it grows linearly with the batch.
         warmup_epochs: epochs of linear warm-up; then the rate falls as a half cosine.
@@ -45,8 +56,9 @@ class Phase:
     subnets_per_step: int = 1
 
     def __post_init__(self):
-        if self.name not in _OPEN:
-            raise UsageError(f"There is no phase {self.name!r}; known: {', '.join(_OPEN)}.")
+        if self.name not in (*_OPEN, SANDWICH):
+            known = ", ".join((*_OPEN, SANDWICH))
+            raise UsageError(f"There is no phase {self.name!r}; known: {known}.")
         positive = (self.epochs, self.base_lr, self.subnets_per_step)
         if not all(0 < value < math.inf for value in positive):  # NaN is not either
             raise UsageError(
@@ -58,18 +70,15 @@ class Phase:
                 f"Phase {self.name}: warmup_epochs is from 0 to its {self.epochs} epochs, "
                 f"not {self.warmup_epochs}."
             )
+        if self.name == SANDWICH and self.subnets_per_step < 2:
+            raise UsageError(
+                "Phase sandwich trains the largest and the smallest net in every step: "
+                f"subnets_per_step is at least 2, not {self.subnets_per_step}."
+            )
 
     def restrict(self, space: SearchSpace) -> SearchSpace:
         """The subnets that this phase trains."""
-        depths, kernel_sizes, expand_ratios = (
-            choices[-count:] if count else choices
-            for choices, count in zip(
-                (space.depths, space.kernel_sizes, space.expand_ratios),
-                _OPEN[self.name],
-                strict=True,
-            )
-        )
-        return space.restrict(depths=depths, kernel_sizes=kernel_sizes, expand_ratios=expand_ratios)
+        return open_choices(self.name, space)
 
     @property
     def widens(self) -> bool:
@@ -77,9 +86,10 @@ class Phase:
         return self.name.startswith("expand")
 
     @property
-    def distills(self) -> bool:
-        """Whether the trained largest net teaches in this phase."""
-        return self.name != "largest"
+    def teacher(self) -> Teacher:
+        if self.name == SANDWICH:
+            return Teacher.IN_PLACE
+        return Teacher.NONE if self.name == PHASE_NAMES[0] else Teacher.LARGEST
 
     def num_steps(self, steps_per_epoch: int) -> int:
         return max(1, round(self.epochs * steps_per_epoch))
@@ -94,44 +104,16 @@ class Phase:
         return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """Everything that decides what a training run does, apart from its images.
-
-    Args:
-        phases: in the order in which they run; the first one trains the largest net.
-        batch_size: images per step.
-        resolutions: sides of the images in pixels, one of them drawn per step.
-        momentum: of Nesterov SGD.
-        weight_decay: on kernels; not on batch norm, biases or kernel transforms.
-        label_smoothing: share of the label that is spread over all classes.
-        kd_ratio: weight of the cross-entropy with the teacher's probabilities.
-        augmentation: of the training images.
-        seed: of the weights, images and subnets.
-
-    Raises:
-        UsageError: no phase, or the first one is not "largest".
-    """
-
-    phases: tuple[Phase, ...]
-    batch_size: int
-    resolutions: tuple[int, ...]
-    momentum: float = 0.9
-    weight_decay: float = 3e-5
-    label_smoothing: float = 0.1
-    kd_ratio: float = 1.0
-    augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
-    seed: int = 0
-
-    def __post_init__(self):
-        names = [phase.name for phase in self.phases]
-        in_order = [name for name in PHASE_NAMES if name in names]
-        if not names or names != in_order or names[0] != "largest":
-            raise UsageError(
-                f"phases begin with largest and keep the order {', '.join(PHASE_NAMES)}; "
-                f"got {', '.join(names) or 'none'}."
-            )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return dataclasses.asdict(self)
+def open_choices(phase_name: str, space: SearchSpace) -> SearchSpace:
+    """The part of a space that is trained when a phase has ended."""
+    if phase_name == SANDWICH:
+        return space
+    depths, kernel_sizes, expand_ratios = (
+        choices[-count:] if count else choices
+        for choices, count in zip(
+            (space.depths, space.kernel_sizes, space.expand_ratios),
+            _OPEN[phase_name],
+            strict=True,
+        )
+    )
+    return space.restrict(depths=depths, kernel_sizes=kernel_sizes, expand_ratios=expand_ratios)

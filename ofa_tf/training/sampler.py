@@ -4,10 +4,27 @@ from __future__ import annotations
 
 import numpy as np
 
-from ofa_tf.spaces import SearchSpace
+from ofa_tf.spaces import Arch, SearchSpace
+from ofa_tf.training.phases import SANDWICH, Phase
 
 
-def step_sizes(space: SearchSpace, seed: int, step: int, count: int) -> np.ndarray:
-    """The sizes of the subnets of a step: int32 (count, positions, size fields)."""
-    archs = space.decode(space.sample_codes(count, np.random.default_rng((seed, step))))
-    return np.stack([space.sizes(arch) for arch in archs])
+def step_archs(phase: Phase, space: SearchSpace, seed: int, step: int) -> list[Arch]:
+    """The subnets of a step.
+
+    Args:
+        phase: says how many; the sandwich phase begins with the largest and the smallest.
+        space: the space as the phase opens it (`phase.restrict`).
+        seed: of the run.
+        step: of the run.
+    """
+    always = [space.max(), space.min()] if phase.name == SANDWICH else []
+    num_random = phase.subnets_per_step - len(always)
+    codes = space.sample_codes(num_random, np.random.default_rng((seed, step)))
+    return always + space.decode(codes)
+
+
+def mixup_share(alpha: float, seed: int, step: int) -> float:
+    """How much of each image mixup keeps in a step; 1 where alpha is 0 (arXiv 1710.09412)."""
+    if not alpha:
+        return 1.0
+    return float(np.random.default_rng((seed, step, 1)).beta(alpha, alpha))

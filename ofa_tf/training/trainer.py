@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import json
 import logging
-import math
+import os
+import pathlib
+import re
 import signal
 import time
+from collections.abc import Iterator, Sequence
 
-import keras
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
 from ofa_tf.data import ImageData
-from ofa_tf.errors import FailureError
-from ofa_tf.files import append_json
+from ofa_tf.errors import FailureError, UsageError
+from ofa_tf.files import write_bytes
 from ofa_tf.models import Supernet
-from ofa_tf.spaces.search_space import SIZE_FIELDS
+from ofa_tf.spaces import Arch
 from ofa_tf.training import checkpoints
 from ofa_tf.training.calibration import SubnetEvaluator
-from ofa_tf.training.distillation import smooth_labels, subnet_loss
-from ofa_tf.training.phases import Phase, Recipe
-from ofa_tf.training.sampler import step_sizes
+from ofa_tf.training.corners import corner_archs
+from ofa_tf.training.metrics import MetricsLog
+from ofa_tf.training.optimizer import Optimizer
+from ofa_tf.training.phases import PHASE_NAMES, SANDWICH, Phase, Teacher, open_choices
+from ofa_tf.training.recipe import Recipe
+from ofa_tf.training.sampler import mixup_share, step_archs
 from ofa_tf.training.sorting import sort_channels
+from ofa_tf.training.step import StepResult, TrainStep
+from ofa_tf.training.strategy import distributed_batches, is_chief, num_workers
 from ofa_tf.workdir import Workdir
 
 _log = logging.getLogger(__name__)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -36,30 +47,53 @@ class Interrupted(KeyboardInterrupt):
         self.exit_code = 128 + signal_number
 
 
-class _Signals:
-    """Within the block, SIGINT and SIGTERM call `handler`; only the main thread may do that."""
+@dataclasses.dataclass(frozen=True)
+class RunSettings:
+    """How a run goes about its recipe; none of it changes what is computed.
 
-    def __init__(self, handler):
-        self._handler = handler
+    Args:
+        checkpoint_minutes: the most training time that a crash can cost.
+        keep_checkpoints: how many of the newest are kept.
+        eval_epochs: the corner subnets are evaluated every so many epochs, and at the start and
+            the end of each phase.
+        eval_resolutions: pixels at which they are; by default the least and the largest trained.
+        max_skipped_steps: so many steps in a row without finite gradients end the run.
+        xla: compile the gradients with XLA; needs a supernet with elastic="mask".
+    """
 
-    def __enter__(self):
-        self._before = {s: signal.signal(s, self._handler) for s in (signal.SIGINT, signal.SIGTERM)}
+    checkpoint_minutes: float = 2.0
+    keep_checkpoints: int = 2
+    eval_epochs: int = 1
+    eval_resolutions: tuple[int, ...] = ()
+    max_skipped_steps: int = 20
+    xla: bool = False
 
-    def __exit__(self, *_):
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+
+@dataclasses.dataclass
+class _Position:
+    """Where a run is: `phase_step` steps of `phase` are done, `step` in all."""
+
+    phase: str
+    phase_step: int = 0
+    step: int = 0
 
 
 class Trainer:
-    """Progressive shrinking (arXiv 1908.09791) of one supernet, on one device.
+    """Progressive shrinking (arXiv 1908.09791) or the sandwich rule (arXiv 2003.11142).
 
     Args:
-        supernet: trained in place.
+        supernet: trained in place; made within the strategy's scope.
         data: the images.
         recipe: what to do.
-        workdir: where checkpoints and metrics go.
-        evaluator: accuracies after each phase.
-        checkpoint_minutes: the most training time that a crash can cost.
+        workdir: where checkpoints and metrics go; with several workers, one that all can read.
+        evaluator: accuracies of the corner subnets.
+        settings: how to go about it.
+        strategy: where it runs; the present one by default.
+        init: a checkpoint of an earlier phase to start from. The teacher is the largest net's
+            checkpoint beside it.
+
+    Raises:
+        UsageError: the recipe's batch, resolutions or phases do not fit the rest.
     """
 
     def __init__(
@@ -69,217 +103,444 @@ class Trainer:
         recipe: Recipe,
         workdir: Workdir,
         evaluator: SubnetEvaluator,
-        checkpoint_minutes: float = 2.0,
+        settings: RunSettings | None = None,
+        *,
+        strategy: tf.distribute.Strategy | None = None,
+        init: str | os.PathLike | None = None,
     ):
         self.supernet = supernet
         self.data = data
         self.recipe = recipe
         self.workdir = workdir
         self.evaluator = evaluator
-        self.checkpoint_minutes = checkpoint_minutes
-        self.teacher: Supernet | None = None
+        self.settings = settings or RunSettings()
+        self.strategy = strategy or tf.distribute.get_strategy()
+        self.init = init
+        self.is_chief = is_chief(self.strategy)
         self.steps_per_epoch = data.steps_per_epoch(recipe.batch_size)
-        self.optimizer = keras.optimizers.SGD(momentum=recipe.momentum, nesterov=True)
-        self.optimizer.build(supernet.trainable_variables)
-        self._folder = checkpoints.CheckpointFolder(workdir.checkpoints)
-        self._groups = {"weights": supernet.variables, "optimizer": self.optimizer.variables}
-        # Weight decay is for kernels, not for batch norm, biases and kernel transforms.
-        self._decayed = [v.name == "kernel" for v in supernet.trainable_variables]
-        self._step_functions: dict[tuple[bool, bool], tf.types.experimental.GenericFunction] = {}
+        self.largest: Supernet | None = None
+        self._check()
+        with self.strategy.scope():
+            self.optimizer = self._make_optimizer()
+        self._folder = checkpoints.CheckpointFolder(
+            workdir.checkpoints, self.settings.keep_checkpoints
+        )
+        self._train_steps: dict[tuple[Teacher, bool], TrainStep] = {}
+        self._restored: tuple[_Position, str | None] | None = None
+        self._saved = time.monotonic()
         self._signal: int | None = None
+
+    def _check(self) -> None:
+        recipe, replicas = self.recipe, self.strategy.num_replicas_in_sync
+        if recipe.batch_size % (replicas * recipe.accumulation_steps):
+            raise UsageError(
+                f"batch_size is {recipe.batch_size}; it must be a multiple of {replicas} replicas "
+                f"times {recipe.accumulation_steps} accumulation_steps."
+            )
+        # Checked to be of the space.
+        self.supernet.space.restrict(resolutions=self._eval_resolutions)
+        if recipe.phases[0].name not in (PHASE_NAMES[0], SANDWICH) and self.init is None:
+            raise UsageError(
+                f"phases begin with {recipe.phases[0].name}, so the weights of an earlier phase "
+                f"are needed: give its checkpoint as init, or begin with {PHASE_NAMES[0]}."
+            )
+        on_tpu = isinstance(self.strategy, tf.distribute.TPUStrategy)
+        if on_tpu and self.supernet.elastic != "mask":
+            raise UsageError("A TPU needs static shapes: give elastic=mask as well.")
+        if self.settings.xla and self.supernet.elastic != "mask":
+            raise UsageError("xla needs static shapes: give elastic=mask as well.")
+
+    @property
+    def _eval_resolutions(self) -> Sequence[int]:
+        trained = self.recipe.resolutions
+        return self.settings.eval_resolutions or sorted({min(trained), max(trained)})
+
+    def _make_optimizer(self) -> Optimizer:
+        variables, recipe = self.supernet.trainable_variables, self.recipe
+        return Optimizer(
+            variables,
+            # Weight decay is for kernels, not for batch norm, biases and kernel transforms.
+            [variable.name == "kernel" for variable in variables],
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            clip_norm=recipe.clip_norm,
+            ema_decay=recipe.ema_decay,
+            scale_loss=recipe.precision == "float16",
+        )
 
     def fit(self) -> None:
         """Runs what is left of the recipe.
 
         Raises:
             Interrupted: by a signal, after a checkpoint.
-            FailureError: the loss is not finite, a checkpoint is damaged, the disk refuses.
+            UsageError: see `restore`.
+            FailureError: gradients stay not finite, a checkpoint is damaged, the disk refuses,
+                an image cannot be read, another worker ended.
         """
-        state = self._folder.load_newest(**self._groups) or {"step": 0}
-        first_of_phase = 0
-        with _Signals(self._on_signal):
-            for phase in self.recipe.phases:
-                steps = phase.num_steps(self.steps_per_epoch)
-                if state["step"] < first_of_phase + steps:
-                    self._run_phase(phase, first_of_phase, state["step"] - first_of_phase)
-                    state = {"step": first_of_phase + steps}
-                first_of_phase += steps
+        if self._restored is None:
+            self.restore()
+        (position, before), self._restored = self._restored, None
+        phases = self._phases_from(position.phase)
+        with self._signals_heeded(), self._device_errors_told(position):
+            self._metrics = self._open_metrics(position)
+            for phase in phases:
+                if phase.name != position.phase:
+                    before = position.phase
+                    position.phase, position.phase_step = phase.name, 0
+                # A changed recipe may have made the phase shorter than it was trained already.
+                is_left = not self.workdir.phase(phase.name).exists()
+                if is_left or position.phase_step < phase.num_steps(self.steps_per_epoch):
+                    self._run_phase(phase, position, before)
 
-    def _run_phase(self, phase: Phase, first_of_phase: int, done: int) -> None:
-        """Trains what is left of a phase after `done` steps, evaluates its corners and saves."""
-        if done <= 0:
-            done = 0
-            self._start_phase(phase)
-        if phase.distills and self.teacher is None:
-            self.teacher = self._load_teacher()
-        self._train(phase, first_of_phase, done)
-        self._finish_phase(phase, first_of_phase + phase.num_steps(self.steps_per_epoch))
-        self._stop_if_asked()
+    # -- where a run starts ---------------------------------------------------------------------
 
-    def _train(self, phase: Phase, first_of_phase: int, done: int) -> None:
-        """The steps of a phase from `done` on; `first_of_phase` is the run's step of its first."""
-        recipe, batch_size = self.recipe, self.recipe.batch_size
-        space = phase.restrict(self.supernet.space)
-        steps = phase.num_steps(self.steps_per_epoch)
-        train_step = self._step_function(phase)
-        batches = self.data.train_batches(
-            batch_size,
-            recipe.resolutions,
-            seed=recipe.seed,
-            first_step=first_of_phase + done,
-            augmentation=recipe.augmentation,
+    def restore(self) -> None:
+        """Takes over the newest checkpoint, or `init`. `fit` does it where it was not done before.
+
+        Raises:
+            UsageError: the checkpoint or `init` does not fit the recipe's phases.
+            FailureError: it is damaged or of another network.
+        """
+        position, before = self._restore()
+        self._phases_from(position.phase)
+        self._restored = position, before
+
+    def _restore(self) -> tuple[_Position, str | None]:
+        """The position to go on from, and the phase whose weights a fresh run begins with."""
+        state = self._folder.load_newest(
+            optional=("average", "loss_scale"),
+            weights=self.supernet.variables,
+            velocities=self.optimizer.velocities,
+            average=self.optimizer.average,
+            loss_scale=self.optimizer.loss_scale,
         )
-        losses, saved, epoch_start = [], time.monotonic(), time.monotonic()
-        bar = tqdm(total=steps * batch_size, initial=done * batch_size, desc=phase.name, unit="img")
+        first = self.recipe.phases[0].name
+        if state is None:
+            return _Position(first), self._load_init(first) if self.init else None
+        if not state["has_average"]:
+            self.optimizer.start_average()
+        return _Position(state["phase"], state["phase_step"], state["step"]), None
+
+    def _load_init(self, first_phase: str) -> str:
+        """Takes over the weights of an earlier phase, and its teacher; gives the phase's name."""
+        name = checkpoints.load(self.init, weights=self.supernet.variables).get("phase")
+        order = (*PHASE_NAMES, SANDWICH)
+        if name not in order or order.index(name) >= order.index(first_phase):
+            raise UsageError(f"{self.init} is of phase {name}, which is not before {first_phase}.")
+        teacher = pathlib.Path(self.init).with_name(self.workdir.teacher.name)
+        if first_phase != SANDWICH and self.is_chief:
+            if not teacher.exists():
+                raise UsageError(
+                    f"{teacher} is missing: phase {first_phase} learns from the largest net, "
+                    "whose checkpoint must be beside that of --init."
+                )
+            write_bytes(self.workdir.teacher, teacher.read_bytes())
+        return name
+
+    def _phases_from(self, name: str) -> Sequence[Phase]:
+        names = [phase.name for phase in self.recipe.phases]
+        if name not in names:
+            raise UsageError(
+                f"The run in {self.workdir.path} is in phase {name}, which the recipe does not "
+                f"have; it has {', '.join(names)}. Add it, or train in another workdir."
+            )
+        return self.recipe.phases[names.index(name) :]
+
+    # -- a phase --------------------------------------------------------------------------------
+
+    def _run_phase(self, phase: Phase, position: _Position, before: str | None) -> None:
+        """Trains what is left of a phase, evaluates its corners and saves.
+
+        `before` is the phase that the weights come from, where this one is at its start.
+        """
+        if phase.teacher is Teacher.LARGEST and self.largest is None:
+            self.largest = self._load_largest()
+        if position.phase_step == 0:
+            if phase.widens and before:
+                sort_channels(self.supernet, open_choices(before, self.supernet.space))
+            self.optimizer.reset()
+            if before:
+                self._evaluate(phase, position, "before")
+        asked = self._train(phase, position)
+        self.optimizer.adopt_average()
+        self._save_phase(phase)
+        accuracies = self._evaluate(phase, position, "after")
+        self._save(position)
+        names = list(accuracies)
+        smallest, largest = names[0], names[-1]
+        self._tell(
+            "Phase %s done; accuracy on %d %s images: largest (%s) %.1f %%, smallest (%s) %.1f %%.",
+            phase.name,
+            self.evaluator.num_images,
+            self.evaluator.split,
+            largest,
+            100 * accuracies[largest],
+            smallest,
+            100 * accuracies[smallest],
+        )
+        # Several workers stop together, so a signal that came later waits for the next step.
+        self._heed(asked if num_workers(self.strategy) > 1 else self._asks())
+
+    def _train(self, phase: Phase, position: _Position) -> Sequence[int]:
+        """The steps of a phase from `position` on, which moves with them.
+
+        Gives what the workers asked for in the last step.
+        """
+        recipe, batch_size = self.recipe, self.recipe.batch_size
+        steps = phase.num_steps(self.steps_per_epoch)
+        space = phase.restrict(self.supernet.space)
+        batches = self._batches(position.step)
+        train_step = self._train_step(phase, batches.element_spec)
+        epoch = _Epoch(batch_size)
+        skipped_in_row = 0
+        asked: Sequence[int] = [0] * (1 + len(_SIGNALS))
+        bar = tqdm(
+            total=steps * batch_size,
+            initial=position.phase_step * batch_size,
+            desc=phase.name,
+            unit="img",
+            disable=not self.is_chief,
+        )
+        batches = iter(batches)
         with bar:
-            for step, (images, labels) in zip(range(done, steps), batches, strict=False):
-                run_step = first_of_phase + step
-                sizes = step_sizes(space, recipe.seed, run_step, phase.subnets_per_step)
-                rate = phase.learning_rate(step, self.steps_per_epoch, batch_size)
-                loss = float(train_step(images, labels, sizes, rate))
-                self._check(loss, phase, step, rate)
-                losses.append(loss)
+            while position.phase_step < steps:
+                with epoch.waiting():
+                    batch = next(batches)
+                archs = step_archs(phase, space, recipe.seed, position.step)
+                rate = phase.learning_rate(position.phase_step, self.steps_per_epoch, batch_size)
+                result = train_step(
+                    batch,
+                    np.stack([space.sizes(arch) for arch in archs]),
+                    rate,
+                    position.step,
+                    mixup_share(recipe.mixup_alpha, recipe.seed, position.step),
+                    self._asks(),
+                )
+                skipped_in_row = 0 if result.applied else skipped_in_row + 1
+                if skipped_in_row >= self.settings.max_skipped_steps:
+                    raise self._diverged(phase, position, rate, archs, skipped_in_row)
+                position.phase_step += 1
+                position.step += 1
+                epoch.add(result)
                 bar.update(batch_size)
-                bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-                is_last = step + 1 == steps
-                if (step + 1) % self.steps_per_epoch == 0 or is_last:
-                    seconds = time.monotonic() - epoch_start
-                    self._log(
-                        phase=phase.name,
-                        epoch=round((step + 1) / self.steps_per_epoch, 2),
-                        step=run_step + 1,
-                        loss=float(np.mean(losses)),
-                        learning_rate=rate,
-                        images_per_second=len(losses) * batch_size / seconds,
-                    )
-                    losses, epoch_start = [], time.monotonic()
-                due = self._signal or time.monotonic() - saved > 60 * self.checkpoint_minutes
+                bar.set_postfix(loss=f"{result.loss:.3f}", refresh=False)
+                is_last = position.phase_step == steps
+                if position.phase_step % self.steps_per_epoch == 0 or is_last:
+                    self._end_epoch(phase, position, epoch, rate, is_last)
+                    epoch = _Epoch(batch_size)
                 # The last step's checkpoint says that the phase is done, so it comes after all of
                 # the phase's work.
-                if due and not is_last:
-                    self._save(run_step + 1)
-                    saved = time.monotonic()
-                    self._stop_if_asked()
+                asked = result.asked
+                if any(asked) and not is_last:
+                    self._save(position)
+                    self._heed(asked)
+        return asked
 
-    def _start_phase(self, phase: Phase) -> None:
-        """A new phase starts with the optimizer at rest, and sorted channels before it widens."""
-        for variable in self.optimizer.variables:
-            variable.assign(np.zeros(variable.shape, variable.dtype))
-        if phase.widens:
-            before = self.recipe.phases[self.recipe.phases.index(phase) - 1]
-            sort_channels(self.supernet, before.restrict(self.supernet.space))
+    def _batches(self, first_step: int):
+        recipe, count = self.recipe, self.strategy.num_replicas_in_sync
+        return distributed_batches(
+            self.strategy,
+            lambda replicas: self.data.train_batches(
+                recipe.batch_size,
+                recipe.resolutions,
+                seed=recipe.seed,
+                first_step=first_step,
+                augmentation=recipe.augmentation,
+                num_replicas=count,
+                replicas=replicas,
+            ),
+        )
 
-    def _finish_phase(self, phase: Phase, step: int) -> None:
-        if phase.name == "largest":
-            checkpoints.save(self.workdir.teacher, {}, weights=self.supernet.variables)
-        space = phase.restrict(self.supernet.space)
-        accuracies = {
-            name: self.evaluator.accuracy(arch)
-            for name, arch in (("largest", space.max()), ("smallest", space.min()))
+    def _train_step(self, phase: Phase, batch_spec) -> TrainStep:
+        """The traced step; phases of one form share it."""
+        form = (phase.teacher, phase.subnets_per_step > 1)
+        if form not in self._train_steps:
+            self._train_steps[form] = TrainStep(
+                self.supernet,
+                self.optimizer,
+                self.recipe,
+                self.strategy,
+                batch_spec,
+                teacher=phase.teacher,
+                largest=self.largest,
+                several=form[1],
+                xla=self.settings.xla,
+            )
+        return self._train_steps[form]
+
+    def _load_largest(self) -> Supernet:
+        """The teacher: the largest net as its phase left it."""
+        with self.strategy.scope():
+            largest = Supernet(
+                self.supernet.space,
+                self.supernet.num_classes,
+                elastic=self.supernet.elastic,
+                dtype=self.supernet.dtype_policy.name,
+            )
+        checkpoints.load(self.workdir.teacher, weights=largest.variables)
+        return largest
+
+    # -- accuracies and metrics -----------------------------------------------------------------
+
+    def _end_epoch(
+        self, phase: Phase, position: _Position, epoch: _Epoch, rate: float, is_last: bool
+    ) -> None:
+        number = position.phase_step / self.steps_per_epoch
+        self._write(
+            position,
+            phase=phase.name,
+            epoch=round(number, 2),
+            learning_rate=rate,
+            **epoch.summary(),
+        )
+        if not is_last and number % self.settings.eval_epochs == 0:
+            with self.optimizer.averaged():
+                self._evaluate(phase, position, f"epoch {number:g}")
+
+    def _evaluate(self, phase: Phase, position: _Position, when: str) -> dict[str, float]:
+        """Accuracies of the phase's corner subnets, by name, from the smallest to the largest."""
+        corners = corner_archs(phase.restrict(self.supernet.space), self._eval_resolutions)
+        bar = tqdm(corners.items(), f"{phase.name} corners", leave=False, disable=not self.is_chief)
+        accuracies = {}
+        for name, arch in bar:
+            # One worker may stop early; the checkpoint after the phase comes after its evaluation.
+            if self._signal and when != "after" and num_workers(self.strategy) == 1:
+                return accuracies
+            accuracies[name] = self.evaluator.accuracy(arch)
+        self._write(position, phase=phase.name, when=when, accuracy=accuracies)
+        return accuracies
+
+    def _open_metrics(self, position: _Position) -> MetricsLog | None:
+        if not self.is_chief:
+            return None
+        return MetricsLog(self.workdir.metrics, self.workdir.tensorboard, position.step)
+
+    def _write(self, position: _Position, **row) -> None:
+        if self._metrics:
+            self._metrics.write(position.step, **row)
+
+    def _tell(self, message: str, *args) -> None:
+        if self.is_chief:
+            _log.info(message, *args)
+
+    # -- checkpoints, signals, divergence -------------------------------------------------------
+
+    def _save(self, position: _Position) -> None:
+        """All workers take part, since statistics are averaged over them; the chief writes."""
+        last = self.recipe.phases[-1]
+        steps = last.num_steps(self.steps_per_epoch)
+        state = {
+            **dataclasses.asdict(position),
+            "finished": position.phase == last.name and position.phase_step >= steps,
+            "has_average": bool(self.optimizer.average),
+            # All randomness is a function of the seed and the step.
+            "recipe": self.recipe.to_dict(),
         }
-        self._log(phase=phase.name, step=step, accuracy=accuracies)
-        _log.info(
-            "Phase %s done; accuracy on the %s images: largest %.1f %%, smallest %.1f %%.",
-            phase.name,
-            self.evaluator.split,
-            100 * accuracies["largest"],
-            100 * accuracies["smallest"],
+        arrays = checkpoints.snapshot(
+            weights=self.supernet.variables,
+            velocities=self.optimizer.velocities,
+            average=self.optimizer.average,
+            loss_scale=self.optimizer.loss_scale,
         )
-        self._save(step, finished=phase == self.recipe.phases[-1])
+        if self.is_chief:
+            self._folder.save(position.step, state, arrays)
+        self._saved = time.monotonic()
 
-    def _load_teacher(self) -> Supernet:
-        teacher = Supernet(self.supernet.space, self.supernet.num_classes)
-        checkpoints.load(self.workdir.teacher, weights=teacher.variables)
-        return teacher
+    def _save_phase(self, phase: Phase) -> None:
+        """What a phase leaves: the weights that later phases, alone or not, start from."""
+        arrays = checkpoints.snapshot(weights=self.supernet.variables)
+        if self.is_chief:
+            checkpoints.save(self.workdir.phase(phase.name), {"phase": phase.name}, arrays)
 
-    def _step_function(self, phase: Phase) -> tf.types.experimental.GenericFunction:
-        """The traced training step; phases of one form share it."""
-        form = (phase.distills, phase.subnets_per_step > 1)
-        if form not in self._step_functions:
-            num_positions = self.supernet.space.num_positions
-            signature = [
-                tf.TensorSpec([None, None, None, 3], tf.float32),
-                tf.TensorSpec([None], tf.int32),
-                tf.TensorSpec([None, num_positions, len(SIZE_FIELDS)], tf.int32),
-                tf.TensorSpec([], tf.float32),
-            ]
-            run = self._train_many if form[1] else self._train_one
-            self._step_functions[form] = tf.function(
-                lambda images, labels, sizes, rate: run(images, labels, sizes, rate, form[0]),
-                signature,
-            )
-        return self._step_functions[form]
+    def _asks(self) -> list[int]:
+        """What this worker asks of all: to save, or to stop for a signal."""
+        due = time.monotonic() - self._saved > 60 * self.settings.checkpoint_minutes
+        return [int(due and self.is_chief), *(int(self._signal == number) for number in _SIGNALS)]
 
-    def _train_one(self, images, labels, sizes, rate, distills):
-        targets, teacher_logits = self._targets(images, labels, distills)
-        loss, gradients = self._gradients(images, targets, teacher_logits, sizes[0])
-        self._update(gradients, rate)
-        return loss
+    def _heed(self, asked: Sequence[int]) -> None:
+        """Stops where a signal came, on whichever worker."""
+        for number, count in zip(_SIGNALS, asked[1:], strict=True):
+            if count:
+                raise Interrupted(number)
 
-    def _train_many(self, images, labels, sizes, rate, distills):
-        """Sums the gradients of several subnets on one batch, in a loop that is traced once."""
-        targets, teacher_logits = self._targets(images, labels, distills)
-
-        def add_subnet(index, total_loss, totals):
-            loss, gradients = self._gradients(images, targets, teacher_logits, sizes[index])
-            totals = [total + gradient for total, gradient in zip(totals, gradients, strict=True)]
-            return index + 1, total_loss + loss, totals
-
-        count = tf.shape(sizes)[0]
-        zeros = [tf.zeros(v.shape, v.dtype) for v in self.supernet.trainable_variables]
-        _, total_loss, gradients = tf.while_loop(
-            lambda index, *_: index < count,
-            add_subnet,
-            (tf.constant(0), tf.constant(0.0), zeros),
-            # One after the other: the batch-norm updates of two subnets must not interleave.
-            parallel_iterations=1,
-        )
-        self._update(gradients, rate)
-        return total_loss / tf.cast(count, tf.float32)
-
-    def _targets(self, images, labels, distills):
-        targets = smooth_labels(labels, self.supernet.num_classes, self.recipe.label_smoothing)
-        if not distills:
-            return targets, None
-        # The teacher normalizes with the batch's statistics, as published, and keeps its own.
-        return targets, self.teacher(images, self.supernet.space.max(), bn_momentum=1.0)
-
-    def _gradients(self, images, targets, teacher_logits, sizes):
-        with tf.GradientTape() as tape:
-            logits = self.supernet(images, sizes, training=True)
-            loss = subnet_loss(logits, targets, teacher_logits, self.recipe.kd_ratio)
-        variables = self.supernet.trainable_variables
-        return loss, tape.gradient(loss, variables, unconnected_gradients="zero")
-
-    def _update(self, gradients, rate):
-        variables = self.supernet.trainable_variables
-        decayed = [
-            gradient + self.recipe.weight_decay * tf.convert_to_tensor(variable)
-            if decay
-            else gradient
-            for gradient, variable, decay in zip(gradients, variables, self._decayed, strict=True)
-        ]
-        self.optimizer.learning_rate = rate
-        self.optimizer.apply(decayed, variables)
-
-    def _check(self, loss: float, phase: Phase, step: int, rate: float) -> None:
-        if not math.isfinite(loss):
+    @contextlib.contextmanager
+    def _device_errors_told(self, position: _Position) -> Iterator[None]:
+        """Within the block, what TensorFlow raises is one failure that says what to do."""
+        try:
+            yield
+        except tf.errors.OpError as error:
+            advice = "Run the same command again to go on from the newest checkpoint"
+            if num_workers(self.strategy) > 1:
+                advice = f"Another worker may have ended. {advice}, on all workers"
             raise FailureError(
-                f"The loss became {loss} in phase {phase.name} at step {step}, learning rate "
-                f"{rate:.4g}. Train anew in another workdir, with a lower base_lr or a longer "
-                "warm-up."
-            )
+                f"Phase {position.phase} failed at step {position.phase_step}: {_reason(error)}. "
+                f"{advice}."
+            ) from error
 
-    def _save(self, step: int, finished: bool = False) -> None:
-        self._folder.save(step, {"finished": finished}, **self._groups)
-
-    def _log(self, **row) -> None:
-        append_json(self.workdir.metrics, row)
-
-    def _stop_if_asked(self) -> None:
-        if self._signal:
-            raise Interrupted(self._signal)
+    @contextlib.contextmanager
+    def _signals_heeded(self) -> Iterator[None]:
+        """Within the block, SIGINT and SIGTERM let the step be finished and saved."""
+        handlers = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
     def _on_signal(self, signal_number: int, _frame) -> None:
         self._signal = signal_number
         _log.info("Finishing the step and saving; this run can be continued.")
+
+    def _diverged(
+        self, phase: Phase, position: _Position, rate: float, archs: Sequence[Arch], count: int
+    ) -> FailureError:
+        good = self._folder.newest()
+        return FailureError(
+            f"The loss or a gradient was not finite in {count} steps in a row. Phase {phase.name}, "
+            f"step {position.phase_step} of the phase, learning rate {rate:.4g}, arch "
+            f"{json.dumps(archs[-1].to_dict())}. Last good checkpoint: {good or 'none'}. Train on "
+            "from it with --allow_recipe_change and a lower base_lr, a longer warm-up or a "
+            "clip_norm."
+        )
+
+
+def _reason(error: tf.errors.OpError) -> str:
+    """The line of TensorFlow's message that says what happened, without where in the graph."""
+    text = re.sub(r"\{\{.*?\}\}", "", error.message or str(error))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    where = ("Graph execution error", "Detected at node", "<stack traces", "File ")
+    told = [line for line in lines if not line.startswith(where)]
+    return (told or lines)[0].rstrip(".:")
+
+
+class _Epoch:
+    """Sums up the steps of an epoch."""
+
+    def __init__(self, batch_size: int):
+        self._batch_size = batch_size
+        self._results: list[StepResult] = []
+        self._start = time.monotonic()
+        self._waited = 0.0
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around the wait for a batch."""
+        start = time.monotonic()
+        yield
+        self._waited += time.monotonic() - start
+
+    def add(self, result: StepResult) -> None:
+        self._results.append(result)
+
+    def summary(self) -> dict[str, float]:
+        """Means over the steps that were not skipped; null where all were."""
+        seconds = time.monotonic() - self._start
+        good = [result for result in self._results if result.applied]
+        return {
+            "loss": float(np.mean([r.loss for r in good])) if good else None,
+            "gradient_norm": float(np.mean([r.gradient_norm for r in good])) if good else None,
+            "skipped_steps": len(self._results) - len(good),
+            "images_per_second": len(self._results) * self._batch_size / seconds,
+            # What training lost to the input pipeline.
+            "input_wait_share": self._waited / seconds,
+        }

@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from cli_helpers import TRAIN, run, write_images
+from cli_helpers import TRAIN, finish, start, write_images
 
 
 @pytest.fixture(scope="session")
@@ -17,9 +17,13 @@ def images(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def trained(images, tmp_path_factory):
-    """The workdir of a run without interruption; not to be changed."""
+    """The workdir of a run without interruption; not to be changed.
+
+    In a process of its own: --deterministic is for a whole process.
+    """
     workdir = tmp_path_factory.mktemp("trained") / "job"
-    ended = run("train", *TRAIN, f"--data_dir={images}", f"--workdir={workdir}")
+    args = [*TRAIN, "--deterministic", f"--data_dir={images}", f"--workdir={workdir}"]
+    ended = finish(start("train", *args))
     assert ended.code == 0, ended.err
     return workdir
 

@@ -88,15 +88,40 @@ def test_in_a_process_of_its_own_it_is_the_same():
 # -- settings of a training -------------------------------------------------------------------
 
 
+SANDWICH = ("--schedule=sandwich", "--phases=sandwich", "--epochs=1", "--base_lr=0.1")
+
+
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
         (["--space=nope"], "There is no search space 'nope'; known: ofa_mbv3_w1.0,"),
         (["--batch_size=0"], "--batch_size=0"),
         (["--batch_size=many"], "--batch_size=many"),
-        (["--phases=largest,banana"], "no phase 'banana'; known: largest, kernel, depth1,"),
-        (["--phases=kernel,largest"], "phases begin with largest and keep the order"),
-        (["--phases="], "--epochs needs a number for each of the 0 phases, not 2"),
+        (["--phases=largest,banana"], "--schedule=progressive has no phase 'banana'; known: lar"),
+        (["--phases=sandwich"], "--schedule=progressive has no phase 'sandwich'; known: largest"),
+        (["--schedule=sandwich"], "--schedule=sandwich has no phase 'largest'; known: sandwich."),
+        (["--schedule=both"], "--schedule=both"),
+        (["--phases=kernel,largest"], "phases keep the order largest, kernel, depth1,"),
+        (["--phases="], "--epochs needs a number for each of the 6 phases, not 2"),
+        ([*SANDWICH, "--subnets_per_step=1"], "subnets_per_step is at least 2, not 1."),
+        (["--kd_loss=cosine"], "--kd_loss=cosine"),
+        (["--kd_ratio=-1"], "--kd_ratio=-1"),
+        (["--precision=int8"], "--precision=int8"),
+        (["--strategy=horovod"], "--strategy=horovod"),
+        (["--elastic=pad"], "--elastic=pad"),
+        (["--accumulation_steps=0"], "--accumulation_steps=0"),
+        (["--keep_checkpoints=0"], "--keep_checkpoints=0"),
+        (["--checkpoint_minutes=-1"], "--checkpoint_minutes=-1"),
+        (["--eval_epochs=0"], "--eval_epochs=0"),
+        (["--eval_images=0"], "--eval_images=0"),
+        (["--max_skipped_steps=0"], "--max_skipped_steps=0"),
+        (["--randaugment_layers=-1"], "--randaugment_layers=-1"),
+        (["--randaugment_magnitude=11"], "--randaugment_magnitude=11"),
+        (["--momentum=1"], "momentum is from 0 to below 1, not 1.0."),
+        (["--label_smoothing=1"], "label_smoothing is from 0 to below 1, not 1.0."),
+        (["--ema_decay=1"], "ema_decay is from 0 to below 1, not 1.0."),
+        (["--clip_norm=-1"], "clip_norm is 0 or more, not -1.0."),
+        (["--mixup_alpha=inf"], "mixup_alpha is 0 or more, not inf."),
         (["--epochs=1"], "--epochs needs a number for each of the 2 phases, not 1."),
         (["--base_lr=1,2,3"], "--base_lr needs a number for each of the 2 phases, not 3."),
         (["--warmup_epochs=1,1,1"], "--warmup_epochs needs a number for each of the 2"),
@@ -129,6 +154,11 @@ def test_wrong_settings_of_a_training(args, expected, tmp_path):
         (["--num_validation=500"], "num_validation is 500, but"),
         (["--num_validation=0"], "no validation images; set num_validation above 0"),
         (["--batch_size=1000"], "The batch size is 1000, but"),
+        (["--accumulation_steps=3"], "batch_size is 16; it must be a multiple of 1 replicas tim"),
+        (["--eval_resolutions=24,30"], "[24, 28, 32], not to [24, 30]"),
+        (["--eval_resolutions=24,x"], "--eval_resolutions is a list of whole numbers, not '24,x'"),
+        (["--xla"], "xla needs static shapes: give elastic=mask as well."),
+        (["--phases=kernel,depth1"], "phases begin with kernel, so the weights of an earlier ph"),
         (["--eval_crop=0"], "eval_crop is 0.0; it must be in (0, 1]"),
         (["--train_split=train"], "train_split and test_split name TFDS splits"),
     ],
@@ -140,6 +170,45 @@ def test_settings_that_do_not_fit_the_images_are_not_recorded(args, expected, im
     assert_one_message(ended, 2, expected)
     assert not (workdir / "config.json").exists()
     assert not (workdir / "checkpoints").exists()
+
+
+def test_init_that_does_not_fit_is_not_recorded(trained, images, tmp_path):
+    """The corrected command may use the same workdir."""
+    workdir = tmp_path / "job"
+    args = [*TRAIN, f"--data_dir={images}", f"--workdir={workdir}"]
+    late = [*args, "--phases=kernel,depth1", f"--init={trained}/checkpoints/phase_kernel.npz"]
+    assert_one_message(run("train", *late), 2, "is of phase kernel, which is not before kernel.")
+    missing = [*args, "--phases=depth1,depth2", "--init=nothing.npz"]
+    assert_one_message(run("train", *missing), 1, "Checkpoint nothing.npz is missing or damaged")
+    assert not (workdir / "config.json").exists()
+    assert not (workdir / "checkpoints").exists()
+
+
+def test_a_phase_that_the_new_recipe_lacks(job):
+    before = (job / "config.json").read_text()
+    fewer = ["--phases=largest", "--epochs=1", "--base_lr=0.05", "--allow_recipe_change"]
+    ended = run("train", *TRAIN, *fewer, *_data(job), f"--workdir={job}")
+    assert_one_message(ended, 2, f"The run in {job} is in phase kernel, which the recipe does not")
+    assert (job / "config.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("args", "config", "expected"),
+    [
+        (["--strategy=tpu"], "", "There is no TPU '' to be reached: "),
+        (["--strategy=multi_worker"], "{", "The workers cannot be set up from TF_CONFIG: "),
+        (["--strategy=multi_worker"], "{}", "The cluster of TF_CONFIG has the jobs [], not"),
+        (["--strategy=multi_worker"], '{"task": 3}', "The cluster of TF_CONFIG has the jobs []"),
+        (["--strategy=multi_worker"], '{"cluster": 3}', "TF_CONFIG"),
+    ],
+)
+def test_a_strategy_that_this_host_cannot_have(
+    images, tmp_path, monkeypatch, args, config, expected
+):
+    monkeypatch.setenv("TF_CONFIG", config)
+    ended = run("train", *TRAIN, f"--data_dir={images}", f"--workdir={tmp_path}/job", *args)
+    assert_one_message(ended, 2, expected)
+    assert not (tmp_path / "job").exists()
 
 
 # -- images -----------------------------------------------------------------------------------
@@ -177,7 +246,7 @@ def test_files_that_are_no_images(tmp_path):
     assert ended.code == 0, ended.err
     assert f"1 of 202 files in {folder} are no images that can be read: " in ended.err
     assert f"{folder / 'cat' / '000.png'}. They are skipped." in ended.err
-    assert (workdir / "checkpoints" / "teacher.npz").exists()
+    assert (workdir / "checkpoints" / "phase_largest.npz").exists()
     for i in range(3):
         (folder / "dog" / f"00{i}.png").write_bytes(b"no image")
     ended = train_on(folder, tmp_path / "other")
@@ -202,7 +271,7 @@ def test_a_workdir_of_another_space(job, images):
         ended,
         2,
         f"{job} holds a job with other settings: ",
-        'space was "ofa_mbv3_tiny", is "ofa_mbv3_cifar"',
+        "--space was ofa_mbv3_tiny, is ofa_mbv3_cifar",
         "Give another --workdir, or the same settings",
     )
     assert {path: path.read_bytes() for path in job.rglob("*") if path.is_file()} == before
@@ -210,7 +279,7 @@ def test_a_workdir_of_another_space(job, images):
 
 def test_a_workdir_with_another_recipe(job, images):
     other = [*TRAIN, "--base_lr=0.05,0.01", f"--data_dir={images}", f"--workdir={job}"]
-    assert_one_message(run("train", *other), 2, "recipe.phases[1].base_lr was 0.05, is 0.01")
+    assert_one_message(run("train", *other), 2, "--base_lr was 0.05,0.05, is 0.05,0.01")
 
 
 def test_a_job_without_a_checkpoint(job):
@@ -365,7 +434,10 @@ def test_a_disk_that_fills_up_while_training(images, tmp_path):
     assert os.listdir(workdir / "checkpoints") == []
     again = run(*args)
     assert again.code == 0, again.err
-    assert sorted(os.listdir(workdir / "checkpoints")) == ["step_000000002.npz", "teacher.npz"]
+    assert sorted(os.listdir(workdir / "checkpoints")) == [
+        "phase_largest.npz",
+        "step_000000002.npz",
+    ]
 
 
 @pytest.mark.parametrize("command", ["export", "report"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 
 import pytest
 from absl import flags
@@ -10,6 +11,9 @@ from cli_helpers import ROOT, own_flags
 
 from ofa_tf.cli import common, quickstart, train
 from ofa_tf.spaces import get_space
+from ofa_tf.training.phases import PHASE_NAMES, SCHEDULES, Phase
+from ofa_tf.training.recipe import Recipe
+from ofa_tf.workdir import _as_flags
 
 FLAGFILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("flags/**/*.flags"))
 
@@ -43,7 +47,9 @@ def test_flagfile_makes_a_recipe_and_begins_with_its_command(flagfile):
     with read(flagfile, command) as values:
         space = get_space(values.space)
         recipe = train._recipe(space)
-    assert recipe.phases[0].name == "largest"
+        begins_anew = recipe.phases[0].name in ("largest", "sandwich")
+        # A phase alone needs the weights of the one before, whose file its comment names.
+        assert begins_anew or "--init=" in (ROOT / flagfile).read_text()
     assert set(recipe.resolutions) <= set(space.resolutions)
 
 
@@ -87,4 +93,39 @@ def test_defaults_are_the_published_ones():
     with read("flags/imagenet/ofa_mbv3_w1.0/all.flags") as written:
         for name in ("momentum", "weight_decay", "label_smoothing", "kd_ratio", "eval_crop"):
             assert values[name] == written[name].value
-        assert values["phases"] == written["phases"].value
+        recipe = train._recipe(get_space("ofa_mbv3_w1.0"))
+        assert tuple(phase.name for phase in recipe.phases) == SCHEDULES[values["schedule"]]
+
+
+@pytest.mark.parametrize("name", PHASE_NAMES)
+def test_an_imagenet_phase_alone_is_that_of_the_whole(name):
+    with read("flags/imagenet/ofa_mbv3_w1.0/all.flags") as values:
+        whole = train._recipe(get_space(values.space))
+    with read(f"flags/imagenet/ofa_mbv3_w1.0/{name}.flags") as values:
+        alone = train._recipe(get_space(values.space))
+    (phase,) = alone.phases
+    assert phase == whole.phases[PHASE_NAMES.index(name)]
+    assert dataclasses.replace(alone, phases=whole.phases) == whole
+
+
+def test_the_sandwich_has_its_own_defaults():
+    """Four subnets a step, gradients clipped at 1 (arXiv 2003.11142)."""
+    with own_flags():
+        train.define_flags()
+        flags.FLAGS(["x", "--schedule=sandwich", "--epochs=2", "--base_lr=0.1"])
+        recipe = train._recipe(get_space("ofa_mbv3_tiny"))
+    (phase,) = recipe.phases
+    assert (phase.name, phase.subnets_per_step, recipe.clip_norm) == ("sandwich", 4, 1.0)
+    with own_flags():
+        train.define_flags()
+        flags.FLAGS(["x", "--phases=largest,kernel", "--epochs=2,1", "--base_lr=0.1,0.1"])
+        recipe = train._recipe(get_space("ofa_mbv3_tiny"))
+    assert [phase.subnets_per_step for phase in recipe.phases] == [1, 1]
+    assert recipe.clip_norm == 0.0
+
+
+def test_differences_of_recipes_are_told_by_flags_that_exist():
+    recipe = Recipe(phases=(Phase("largest", 1, 0.1),), batch_size=1, resolutions=(24,))
+    with own_flags():
+        train.define_flags()
+        assert set(_as_flags(recipe.to_dict())) <= set(flags.FLAGS)

@@ -59,7 +59,7 @@ def test_quickstart_and_again(tmp_path):
         "search.json",
         "measurements.jsonl",
         "results.json",
-        "checkpoints/teacher.npz",
+        "checkpoints/phase_largest.npz",
     }
     left = files(workdir)
     assert expected <= left.keys()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import random
 import re
+import shutil
 import signal
+import time
 
 import numpy as np
-from cli_helpers import TRAIN, finish, run, start, wait_for_step, weights
+import pytest
+from cli_helpers import TRAIN, assert_one_message, finish, run, start, wait_for_step, weights
 
 
 def test_training_leaves_a_job(trained):
@@ -15,43 +19,198 @@ def test_training_leaves_a_job(trained):
     assert config["space"] == "ofa_mbv3_tiny"
     assert config["class_names"] == ["blue", "green", "red"]
     assert [phase["name"] for phase in config["recipe"]["phases"]] == ["largest", "kernel"]
-    names = sorted(path.name for path in (trained / "checkpoints").iterdir())
-    assert names == ["step_000000009.npz", "step_000000018.npz", "teacher.npz"]
+    assert sorted(path.name for path in (trained / "checkpoints").iterdir()) == [
+        "phase_kernel.npz",
+        "phase_largest.npz",
+        "step_000000009.npz",
+        "step_000000018.npz",
+    ]
+    rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert [row.get("when", "epoch") for row in rows] == [
+        *("epoch", "after"),
+        *("before", "epoch", "after"),
+    ]
+    assert list((trained / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def checkpoint_steps(workdir) -> list[int]:
+    return sorted(
+        int(path.stem.removeprefix("step_"))
+        for path in (workdir / "checkpoints").glob("step_*.npz")
+    )
+
+
+def assert_same_checkpoint(workdir, expected, name: str) -> None:
+    """Bit for bit, weights, velocities and averages."""
+    mine, theirs = (weights(each / "checkpoints" / name) for each in (workdir, expected))
+    assert mine.keys() == theirs.keys()
+    for key, array in theirs.items():
+        np.testing.assert_array_equal(mine[key], array, err_msg=key)
 
 
 def test_interrupted_and_killed_it_ends_like_an_undisturbed_run(trained, images, tmp_path):
     """SIGTERM amid the first phase, `kill -9` amid the second, then to the end."""
     workdir = tmp_path / "job"
-    args = ["train", *TRAIN, f"--data_dir={images}", f"--workdir={workdir}"]
-    process = start(*args, "--checkpoint_minutes=0")
+    args = ["train", *TRAIN, "--deterministic", f"--data_dir={images}", f"--workdir={workdir}"]
+    every_step = ["--checkpoint_minutes=0", "--keep_checkpoints=3"]
+    process = start(*args, *every_step)
     wait_for_step(process, workdir, 3)
     process.send_signal(signal.SIGTERM)
     ended = finish(process)
     assert ended.code == 143, ended.err
     assert "Traceback" not in ended.err
     assert ended.message == "train.py: interrupted. Run the same command again to go on."
+    stopped_at = checkpoint_steps(workdir)
+    assert len(stopped_at) == 3
+    assert 3 <= stopped_at[-1] < 9
 
-    process = start(*args, "--checkpoint_minutes=0")
+    process = start(*args, *every_step)
     wait_for_step(process, workdir, 12)
     process.kill()
     assert finish(process).code == -signal.SIGKILL
 
-    ended = run(*args)
+    ended = finish(start(*args))
     assert ended.code == 0, ended.err
-    newest = "checkpoints/step_000000018.npz"
-    mine, expected = weights(workdir / newest), weights(trained / newest)
-    assert mine.keys() == expected.keys()
-    for name, array in expected.items():
-        np.testing.assert_allclose(mine[name], array, rtol=1e-5, atol=1e-5, err_msg=name)
+    assert_same_checkpoint(workdir, trained, "step_000000018.npz")
+    assert_same_checkpoint(workdir, trained, "phase_kernel.npz")
+    mine, expected = (
+        [json.loads(line) for line in (each / "metrics.jsonl").read_text().splitlines()]
+        for each in (workdir, trained)
+    )
+    assert [(row["step"], row.get("accuracy")) for row in mine] == [
+        (row["step"], row.get("accuracy")) for row in expected
+    ]
+
+
+KILLS = 10
+THREE_PHASES = (
+    "--phases=largest,kernel,expand2",
+    "--epochs=0.7,0.7,0.7",
+    "--base_lr=0.05,0.05,0.05",
+    "--subnets_per_step=1,1,2",
+    "--ema_decay=0.8",
+    "--eval_images=10",
+    "--deterministic",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_killed_ten_times_it_ends_bit_for_bit_like_an_undisturbed_run(images, tmp_path):
+    """At random moments, and at those at which the files of a phase appear."""
+    args = ["train", *TRAIN, *THREE_PHASES, f"--data_dir={images}"]
+    ended = finish(start(*args, f"--workdir={tmp_path}/undisturbed"))
+    assert ended.code == 0, ended.err
+    last = checkpoint_steps(tmp_path / "undisturbed")[-1]
+
+    workdir = tmp_path / "killed"
+    rng = random.Random(0)
+    killed_at = []
+    for kill in range(KILLS):
+        process = start(*args, f"--workdir={workdir}", "--checkpoint_minutes=0")
+        # Of every other start the next step's file; else the next phase's: then the kill is
+        # between a phase's files, or as the next phase begins.
+        found = (_phase_files, checkpoint_steps)[kill % 2]
+        _wait_for_more(process, found, workdir)
+        time.sleep(rng.uniform(0, 1) if kill % 2 else rng.choice((0.0, 0.01, 0.1)))
+        process.kill()
+        finish(process)
+        killed_at.append(checkpoint_steps(workdir)[-1] if checkpoint_steps(workdir) else 0)
+        if killed_at[-1] == last:  # all is done: begin anew
+            assert_same_checkpoint(workdir, tmp_path / "undisturbed", f"step_{last:09d}.npz")
+            shutil.rmtree(workdir)
+    ended = finish(start(*args, f"--workdir={workdir}"))
+    assert ended.code == 0, ended.err
+    assert len(set(killed_at)) >= KILLS // 2 - 1, killed_at
+    assert_same_checkpoint(workdir, tmp_path / "undisturbed", f"step_{last:09d}.npz")
+    for phase in ("largest", "kernel", "expand2"):
+        assert_same_checkpoint(workdir, tmp_path / "undisturbed", f"phase_{phase}.npz")
+
+
+def _phase_files(workdir) -> list[str]:
+    return sorted(path.name for path in (workdir / "checkpoints").glob("phase_*.npz"))
+
+
+def _wait_for_more(process, found, workdir) -> None:
+    """Until other files are found than are now, or the process ends."""
+    before = found(workdir)
+    deadline = time.monotonic() + 300
+    while process.poll() is None and found(workdir) == before:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_another_recipe_goes_on_where_it_is_allowed(job, images):
+    """The one phase more begins with what is there; and it is named where it is not allowed."""
+    more = [*TRAIN, "--phases=largest,kernel,depth2", "--epochs=1,1,0.2", "--base_lr=1,1,0.05"]
+    args = ["train", *more, f"--data_dir={images}", f"--workdir={job}", "--ema_decay=0.9"]
+    before = (job / "config.json").read_text()
+    ended = run(*args)
+    assert_one_message(
+        ended,
+        2,
+        "--base_lr was 0.05,0.05, is 1,1,0.05; --ema_decay was 0, is 0.9; "
+        "--epochs was 1,1, is 1,1,0.2; ",
+        "the recipe may change with --allow_recipe_change.",
+    )
+    assert (job / "config.json").read_text() == before
+    done = {path: path.stat().st_mtime_ns for path in (job / "checkpoints").glob("phase_*")}
+    ended = run(*args, "--allow_recipe_change")
+    assert ended.code == 0, ended.err
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+    assert (job / "checkpoints" / "phase_depth2.npz").exists()
+    config = json.loads((job / "config.json").read_text())
+    assert config["recipe"]["ema_decay"] == 0.9
+    assert [phase["epochs"] for phase in config["recipe"]["phases"]] == [1.0, 1.0, 0.2]
+    ended = run(*args)  # it is the job's recipe now
+    assert ended.code == 0, ended.err
+
+
+FORMS = {
+    "sandwich": (
+        *("--schedule=sandwich", "--phases=sandwich", "--precision=bfloat16"),
+        *("--subnets_per_step=3", "--mixup_alpha=0.4"),
+    ),
+    "mask": ("--elastic=mask", "--xla", "--clip_norm=0.5", "--kd_loss=mse", "--phases=largest"),
+    "float16": (
+        *("--precision=float16", "--ema_decay=0.9", "--randaugment_layers=2"),
+        *("--accumulation_steps=2", "--phases=largest"),
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_training_trains(form, images, tmp_path):
+    """A few steps leave finite weights that moved, and a job that others can go on with."""
+    options = ["--epochs=0.5", "--base_lr=0.05", "--checkpoint_minutes=0", "--eval_images=5"]
+    options += ["--keep_checkpoints=9", *FORMS[form]]
+    workdir = tmp_path / "job"
+    ended = run("train", *TRAIN, *options, f"--data_dir={images}", f"--workdir={workdir}")
+    assert ended.code == 0, ended.err
+    names = sorted(path.name for path in (workdir / "checkpoints").glob("step_*.npz"))
+    assert len(names) >= 4
+    first, last = (weights(workdir / "checkpoints" / name) for name in (names[0], names[-1]))
+    mine = {name: array for name, array in last.items() if name.startswith("weights/")}
+    assert all(np.all(np.isfinite(array)) for array in last.values())
+    moved = sum(bool(np.any(first[name] != array)) for name, array in mine.items())
+    assert moved > 0.8 * len(mine)  # phase largest leaves the kernel transforms alone
+    has = {name.split("/")[0] for name in last}
+    assert has - {"weights", "velocities"} == (
+        {"average", "loss_scale"} if form == "float16" else set()
+    )
+    ended = run("eval", f"--workdir={workdir}", "--arch=smallest")
+    assert ended.code == 0, ended.err
 
 
 def test_a_second_run_retrains_nothing(trained, images):
-    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
+    logs = trained / "tensorboard"
+    kept = [path for path in trained.rglob("*") if path.is_file() and logs not in path.parents]
+    before = {path: path.stat().st_mtime_ns for path in kept}
     ended = run("train", *TRAIN, f"--data_dir={images}", f"--workdir={trained}")
     assert ended.code == 0
     assert ended.message == f"Trained. The supernet is in {trained / 'checkpoints'}."
     assert "largest:" not in ended.err  # the progress bar of a phase
-    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in kept} == before
 
 
 def test_eval_prints_a_line_per_arch(trained, tmp_path):

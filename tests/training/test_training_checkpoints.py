@@ -12,7 +12,7 @@ import pytest
 
 from ofa_tf.errors import FailureError
 from ofa_tf.training import checkpoints
-from ofa_tf.training.checkpoints import CheckpointFolder
+from ofa_tf.training.checkpoints import CheckpointFolder, snapshot
 
 SHAPES = ((3, 4), (5,), ())
 
@@ -36,7 +36,7 @@ def saved(tmp_path):
     """A checkpoint and the arrays in it."""
     path = tmp_path / "a.npz"
     weights, optimizer = variables(1), variables(2)
-    checkpoints.save(path, {"step": 7, "name": "é"}, weights=weights, optimizer=optimizer)
+    checkpoints.save(path, {"step": 7, "name": "é"}, snapshot(weights=weights, optimizer=optimizer))
     return path, arrays(weights), arrays(optimizer)
 
 
@@ -120,7 +120,7 @@ def test_killed_before_the_rename_leaves_the_old_one(saved, monkeypatch):
 
     monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        checkpoints.save(path, {"step": 8}, weights=variables(9))
+        checkpoints.save(path, {"step": 8}, snapshot(weights=variables(9)))
     monkeypatch.undo()
     mine = variables(3)
     assert checkpoints.load(path, weights=mine)["step"] == 7
@@ -137,7 +137,7 @@ def test_full_disk_is_one_failure_and_the_old_one_stays(saved, monkeypatch, call
 
     monkeypatch.setattr(os, call, full)
     with pytest.raises(FailureError, match=r"a\.npz could not be written: No space left on device"):
-        checkpoints.save(path, {"step": 8}, weights=variables(9))
+        checkpoints.save(path, {"step": 8}, snapshot(weights=variables(9)))
     monkeypatch.undo()
     mine = variables(3)
     checkpoints.load(path, weights=mine)
@@ -149,20 +149,51 @@ def test_folder_keeps_the_newest_two(tmp_path):
     folder = CheckpointFolder(tmp_path / "checkpoints")
     assert folder.load_newest(weights=variables(0)) is None
     for step in (1, 2, 30, 4_000):
-        folder.save(step, {}, weights=variables(step))
+        folder.save(step, {"step": step}, snapshot(weights=variables(step)))
     assert sorted(os.listdir(folder.path)) == ["step_000000030.npz", "step_000004000.npz"]
     mine = variables(0)
     assert folder.load_newest(weights=mine)["step"] == 4_000
     assert_equal(mine, arrays(variables(4_000)))
 
 
+@pytest.mark.parametrize("keep", [1, 3])
+def test_folder_keeps_as_many_as_it_is_told(tmp_path, keep):
+    folder = CheckpointFolder(tmp_path, keep)
+    assert folder.newest() is None
+    for step in range(1, 6):
+        folder.save(step, {"step": step}, snapshot(weights=variables(step)))
+        assert len(os.listdir(tmp_path)) == min(step, keep)
+    assert sorted(os.listdir(tmp_path))[0] == f"step_{6 - keep:09d}.npz"
+    assert folder.newest() == tmp_path / "step_000000005.npz"
+
+
+def test_an_optional_group_may_be_missing_on_either_side(tmp_path):
+    weights, average = variables(1), variables(2)
+    with_average, without = tmp_path / "with.npz", tmp_path / "without.npz"
+    checkpoints.save(with_average, {}, snapshot(weights=weights, average=average))
+    checkpoints.save(without, {}, snapshot(weights=weights, average=[]))
+
+    mine, kept = variables(3), variables(4)
+    before = arrays(kept)
+    checkpoints.load(without, optional=("average",), weights=mine, average=kept)
+    assert_equal(mine, arrays(weights))
+    assert_equal(kept, before)
+    checkpoints.load(with_average, optional=("average",), weights=mine, average=[])
+    checkpoints.load(with_average, optional=("average",), weights=mine, average=kept)
+    assert_equal(kept, arrays(average))
+    with pytest.raises(FailureError, match="of another network"):
+        checkpoints.load(without, weights=mine, average=kept)
+    with pytest.raises(FailureError, match="of another network"):
+        checkpoints.load(with_average, optional=("average",), weights=mine, average=kept[:2])
+
+
 def test_other_files_in_the_folder_are_let_be(tmp_path):
     folder = CheckpointFolder(tmp_path)
-    (tmp_path / "teacher.npz").write_bytes(b"x")
+    (tmp_path / "phase_largest.npz").write_bytes(b"x")
     (tmp_path / ".step_000000009.npz.1.tmp").write_bytes(b"x")  # of a process that was killed
     for step in (1, 2, 3):
-        folder.save(step, {}, weights=variables(step))
-    assert (tmp_path / "teacher.npz").exists()
+        folder.save(step, {"step": step}, snapshot(weights=variables(step)))
+    assert (tmp_path / "phase_largest.npz").exists()
     assert folder.load_newest(weights=variables(0))["step"] == 3
 
 
@@ -170,7 +201,7 @@ def test_damaged_newest_is_reported_and_the_one_before_is_used(tmp_path, caplog,
     monkeypatch.setattr(logging.getLogger("ofa_tf"), "propagate", True)
     folder = CheckpointFolder(tmp_path)
     for step in (1, 2):
-        folder.save(step, {}, weights=variables(step))
+        folder.save(step, {"step": step}, snapshot(weights=variables(step)))
     newest = tmp_path / "step_000000002.npz"
     newest.write_bytes(newest.read_bytes()[:-40])
     mine = variables(0)
@@ -184,7 +215,7 @@ def test_damaged_newest_is_reported_and_the_one_before_is_used(tmp_path, caplog,
 def test_all_damaged_is_one_error(tmp_path):
     folder = CheckpointFolder(tmp_path)
     for step in (1, 2):
-        folder.save(step, {}, weights=variables(step))
+        folder.save(step, {"step": step}, snapshot(weights=variables(step)))
         (tmp_path / f"step_00000000{step}.npz").write_bytes(b"PK")
     with pytest.raises(FailureError) as error:
         folder.load_newest(weights=variables(0))

@@ -1,4 +1,4 @@
-"""Label smoothing and the distillation loss, against NumPy; and which subnets a step draws."""
+"""Label smoothing and the distillation losses, against NumPy; and which subnets a step draws."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import tensorflow as tf
 from training_helpers import TINY
 
 from ofa_tf.training.distillation import smooth_labels, subnet_loss
-from ofa_tf.training.phases import Phase
-from ofa_tf.training.sampler import step_sizes
+from ofa_tf.training.phases import PHASE_NAMES, Phase
+from ofa_tf.training.sampler import step_archs
 
 
 def log_softmax(logits):
@@ -44,8 +44,24 @@ def test_loss_with_a_teacher_adds_its_soft_targets(logits, kd_ratio):
     log_probabilities = log_softmax(logits["student"])
     soft = np.exp(log_softmax(logits["teacher"]))
     expected = -((targets.numpy() + kd_ratio * soft) * log_probabilities).sum(axis=1).mean()
-    loss = subnet_loss(logits["student"], targets, logits["teacher"], kd_ratio)
+    loss = subnet_loss(logits["student"], targets, logits["teacher"], kd_weight=kd_ratio)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("label_weight", "kd_weight"), [(1.0, 0.5), (0.0, 2.0), (1.0, 0.0)])
+def test_loss_with_squared_distances(logits, label_weight, kd_weight):
+    targets = smooth_labels(np.arange(6, dtype=np.int32) % 5, 5, 0.1)
+    labels_loss = -(targets.numpy() * log_softmax(logits["student"])).sum(axis=1).mean()
+    distance = ((logits["student"] - logits["teacher"]) ** 2).mean()
+    loss = subnet_loss(
+        logits["student"],
+        targets,
+        logits["teacher"],
+        label_weight=label_weight,
+        kd_weight=kd_weight,
+        kd_loss="mse",
+    )
+    np.testing.assert_allclose(loss, label_weight * labels_loss + kd_weight * distance, rtol=1e-5)
 
 
 def test_the_teacher_gets_no_gradient(logits):
@@ -61,33 +77,37 @@ def test_the_teacher_gets_no_gradient(logits):
     np.testing.assert_allclose(gradients[0], expected, atol=1e-6)
 
 
+def phase(name: str, count: int) -> Phase:
+    return Phase(name, 1, 0.1, subnets_per_step=count)
+
+
 def test_subnets_are_a_function_of_seed_and_step():
-    drawn = step_sizes(TINY, 3, 17, 4)
-    np.testing.assert_array_equal(drawn, step_sizes(TINY, 3, 17, 4))
-    assert drawn.shape == (4, TINY.num_positions, 4)
-    assert drawn.dtype == np.int32
+    drawn = step_archs(phase("expand2", 4), TINY, 3, 17)
+    assert drawn == step_archs(phase("expand2", 4), TINY, 3, 17)
+    assert len(drawn) == 4
     for seed, step in ((3, 18), (4, 17)):
-        assert not np.array_equal(drawn, step_sizes(TINY, seed, step, 4))
+        assert drawn != step_archs(phase("expand2", 4), TINY, seed, step)
 
 
-@pytest.mark.parametrize("name", ["largest", "kernel", "depth1", "expand1", "expand2"])
-def test_subnets_stay_in_the_phase(name):
-    space = Phase(name, 1, 0.1).restrict(TINY)
-    drawn = np.concatenate([step_sizes(space, 0, step, 2) for step in range(60)])
-    largest = TINY.sizes(TINY.max())
-    active = drawn[..., 0] == 1
-    assert set(drawn[..., 1][active]) == set(space.kernel_sizes)
-    assert {bool(a) for a in active.all(axis=1)} == {len(space.depths) == 1, True}
-    narrower = (drawn[..., 2] < largest[:, 2]) & active
-    assert narrower.any() == (len(space.expand_ratios) > 1)
-    widths = {
-        int(width)
-        for expand in space.expand_ratios
-        for width in [
-            block.mid_channels
-            for block in TINY.uniform_blueprint(
-                0, 0, TINY.expand_ratios.index(expand), 4
-            ).elastic_blocks
-        ]
-    }
-    assert set(drawn[..., 2][active].tolist()) <= widths
+def test_a_sandwich_has_the_ends_and_random_subnets():
+    steps = [step_archs(phase("sandwich", 4), TINY, 0, step) for step in range(20)]
+    assert {archs[0] for archs in steps} == {TINY.max()}
+    assert {archs[1] for archs in steps} == {TINY.min()}
+    assert all(len(archs) == 4 for archs in steps)
+    assert len({arch for archs in steps for arch in archs[2:]}) > 35
+    assert step_archs(phase("sandwich", 2), TINY, 0, 0) == [TINY.max(), TINY.min()]
+
+
+@pytest.mark.parametrize("name", PHASE_NAMES)
+def test_subnets_stay_in_the_phase_and_reach_all_of_it(name):
+    space = phase(name, 2).restrict(TINY)
+    drawn = [arch for step in range(60) for arch in step_archs(phase(name, 2), space, 0, step)]
+    for arch in drawn:
+        assert space.arch(arch) == arch
+    plain = [arch.to_dict() for arch in drawn]
+    for key, choices in (
+        ("d", space.depths),
+        ("ks", space.kernel_sizes),
+        ("e", space.expand_ratios),
+    ):
+        assert {value for arch in plain for value in arch[key] if value} >= set(choices)

@@ -7,11 +7,13 @@ import json
 
 import numpy as np
 import pytest
-from training_helpers import PLAIN
+from training_helpers import PLAIN, TINY, recipe
 
 from ofa_tf.errors import UsageError
 from ofa_tf.spaces import get_space
-from ofa_tf.training.phases import PHASE_NAMES, Phase, Recipe
+from ofa_tf.training.corners import corner_archs
+from ofa_tf.training.phases import PHASE_NAMES, SANDWICH, SCHEDULES, Phase, Teacher
+from ofa_tf.training.recipe import Recipe
 
 W1 = get_space("ofa_mbv3_w1.0")
 OPEN = {  # depths, kernel sizes, expand ratios: the table of arXiv 1908.09791
@@ -46,9 +48,18 @@ def test_each_phase_contains_the_one_before():
 
 
 def test_sorting_and_distillation_by_phase():
-    phases = [Phase(name, 1, 0.1) for name in PHASE_NAMES]
+    phases = [Phase(name, 1, 0.1, subnets_per_step=2) for name in (*PHASE_NAMES, SANDWICH)]
     assert [p.name for p in phases if p.widens] == ["expand1", "expand2"]
-    assert [p.name for p in phases if not p.distills] == ["largest"]
+    assert [p.teacher for p in phases] == [
+        Teacher.NONE,
+        *[Teacher.LARGEST] * 5,
+        Teacher.IN_PLACE,
+    ]
+
+
+def test_the_sandwich_opens_all():
+    assert Phase(SANDWICH, 1, 0.1, subnets_per_step=2).restrict(W1).num_subnets == W1.num_subnets
+    assert SCHEDULES == {"progressive": PHASE_NAMES, "sandwich": ("sandwich",)}
 
 
 @pytest.mark.parametrize("batch_size", [64, 128, 2048])
@@ -86,6 +97,7 @@ def test_a_phase_has_at_least_one_step():
         ({"epochs": float("inf")}, "not inf"),
         ({"base_lr": -0.1}, "not 5, -0.1"),
         ({"subnets_per_step": 0}, "subnets_per_step, not 5, 0.1 and 0"),
+        ({"name": "sandwich"}, "subnets_per_step is at least 2, not 1"),
         ({"warmup_epochs": 6}, "warmup_epochs is from 0 to its 5 epochs, not 6"),
         ({"warmup_epochs": -1}, "not -1"),
         ({"warmup_epochs": float("nan")}, "not nan"),
@@ -99,19 +111,95 @@ def test_bad_phase_is_refused(changes, expected):
 
 
 @pytest.mark.parametrize(
-    ("names", "got"),
+    "names",
     [
-        ([], "got none"),
-        (["kernel"], "got kernel"),
-        (["largest", "depth1", "kernel"], "got largest, depth1, kernel"),
-        (["largest", "kernel", "kernel"], "got largest, kernel, kernel"),
+        [],
+        ["largest", "depth1", "kernel"],
+        ["largest", "kernel", "kernel"],
+        ["largest", "sandwich"],
+        ["sandwich", "sandwich"],
     ],
 )
-def test_bad_order_of_phases_is_refused(names, got):
+def test_bad_order_of_phases_is_refused(names):
     with pytest.raises(UsageError) as error:
-        Recipe(tuple(Phase(name, 1, 0.1) for name in names), 64, (24,))
-    assert str(error.value).startswith("phases begin with largest and keep the order largest,")
-    assert got in str(error.value)
+        recipe(*(Phase(name, 1, 0.1, subnets_per_step=2) for name in names))
+    message = str(error.value)
+    assert message.startswith("phases keep the order largest, kernel, depth1, depth2, expand1,")
+    assert message.endswith(f"or are sandwich alone; got {', '.join(names) or 'none'}.")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"kd_loss": "cosine"}, "kd_loss is one of cross_entropy, mse, not 'cosine'."),
+        ({"precision": "int8"}, "precision is one of float32, bfloat16, float16, not 'int8'."),
+        ({"batch_size": 0}, "batch_size and accumulation_steps are at least 1, not 0 and 1."),
+        ({"accumulation_steps": 0}, "not 16 and 0."),
+        ({"momentum": 1.0}, "momentum is from 0 to below 1, not 1.0."),
+        ({"label_smoothing": -0.1}, "label_smoothing is from 0 to below 1, not -0.1."),
+        ({"ema_decay": 1.5}, "ema_decay is from 0 to below 1, not 1.5."),
+        ({"weight_decay": -1.0}, "weight_decay is 0 or more, not -1.0."),
+        ({"kd_ratio": float("nan")}, "kd_ratio is 0 or more, not nan."),
+        ({"clip_norm": float("inf")}, "clip_norm is 0 or more, not inf."),
+        ({"mixup_alpha": -0.2}, "mixup_alpha is 0 or more, not -0.2."),
+    ],
+)
+def test_bad_settings_are_refused(changes, expected):
+    with pytest.raises(UsageError) as error:
+        recipe(Phase("largest", 1, 0.1), **changes)
+    assert expected in str(error.value)
+
+
+def test_precision_names_the_policy():
+    policies = [
+        recipe(Phase("largest", 1, 0.1), precision=precision).dtype_policy
+        for precision in ("float32", "bfloat16", "float16")
+    ]
+    assert policies == ["float32", "mixed_bfloat16", "mixed_float16"]
+
+
+CORNERS = [("largest", 1), ("kernel", 2), ("depth1", 4), ("depth2", 4), ("expand1", 8)]
+
+
+@pytest.mark.parametrize(("name", "per_resolution"), [*CORNERS, ("expand2", 8), ("sandwich", 8)])
+@pytest.mark.parametrize("resolutions", [(128, 224), (160,)])
+def test_corners_are_the_ends_of_each_open_choice(name, per_resolution, resolutions):
+    space = Phase(name, 1, 0.1, subnets_per_step=2).restrict(W1)
+    corners = corner_archs(space, resolutions)
+    assert len(corners) == per_resolution * len(resolutions)
+    for corner, arch in corners.items():
+        side, depth, expand, kernel = (part[1:] for part in corner.split("_"))
+        assert space.arch(arch) == arch
+        uniform = W1.restrict(
+            depths=[int(depth)],
+            expand_ratios=[int(expand)],
+            kernel_sizes=[int(kernel)],
+            resolutions=[int(side)],
+        )
+        assert arch == uniform.max() == uniform.min()
+    depths = (space.depths[0], space.depths[-1])
+    assert {int(corner.split("_")[1][1:]) for corner in corners} == set(depths)
+
+
+def test_corners_of_the_published_space_by_name():
+    names = [
+        f"r{side}_d{depth}_e{expand}_k{kernel}"
+        for side in (128, 224)
+        for depth in (2, 4)
+        for expand in (3, 6)
+        for kernel in (3, 7)
+    ]
+    corners = corner_archs(W1, (224, 128))
+    assert list(corners) == names  # from the smallest to the largest
+    assert corners[names[-1]] == W1.max()
+    assert corners[names[0]] == W1.min()
+
+
+def test_corners_of_the_tiny_space():
+    corners = corner_archs(TINY, (24, 32))
+    assert len(corners) == len(set(corners.values())) == 16
+    assert TINY.max() in corners.values()
+    assert TINY.min() in corners.values()
 
 
 def test_phases_may_be_left_out():

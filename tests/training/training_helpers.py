@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 
 import keras
@@ -12,8 +13,9 @@ from ofa_tf.data import Augmentation
 from ofa_tf.models import Supernet
 from ofa_tf.spaces import get_space
 from ofa_tf.training.calibration import SubnetEvaluator
-from ofa_tf.training.phases import Phase, Recipe
-from ofa_tf.training.trainer import Trainer
+from ofa_tf.training.phases import Phase
+from ofa_tf.training.recipe import Recipe
+from ofa_tf.training.trainer import RunSettings, Trainer
 from ofa_tf.workdir import Workdir
 
 TINY = get_space("ofa_mbv3_tiny")
@@ -85,15 +87,29 @@ def recipe(*phases: Phase, **changes) -> Recipe:
     return Recipe(phases=phases, **(fields | changes))
 
 
+@functools.cache
+def shared_evaluator(supernet: Supernet, data) -> SubnetEvaluator:
+    """Its graphs take seconds too."""
+    return SubnetEvaluator(supernet, data, calibration_images=48, batch_size=16)
+
+
 def make_trainer(
-    data, folder: pathlib.Path, the_recipe: Recipe, supernet: Supernet, seed: int = 0
+    data,
+    folder: pathlib.Path,
+    the_recipe: Recipe,
+    supernet: Supernet,
+    seed: int = 0,
+    *,
+    kind: type[Trainer] = Trainer,
+    init: pathlib.Path | None = None,
+    **settings,
 ) -> Trainer:
     """A Trainer that saves after every step, of weights as they come from a seed.
 
     The supernet may have been trained before: its graphs, which take seconds, are used again.
     """
     keras.utils.set_random_seed(seed)
-    restore(supernet.variables, values(Supernet(TINY, data.num_classes).variables))
     randomize(supernet, seed)
-    evaluator = SubnetEvaluator(supernet, data, calibration_images=32)
-    return Trainer(supernet, data, the_recipe, Workdir(folder), evaluator, 0.0)
+    evaluator = shared_evaluator(supernet, getattr(data, "whole", data))
+    settings = RunSettings(**({"checkpoint_minutes": 0.0, "eval_epochs": 100} | settings))
+    return kind(supernet, data, the_recipe, Workdir(folder), evaluator, settings, init=init)

@@ -1,0 +1,34 @@
+"""The corner subnets of a space, whose accuracies tell how a training goes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from ofa_tf.spaces import Arch, SearchSpace
+
+
+def corner_archs(space: SearchSpace, resolutions: Sequence[int]) -> dict[str, Arch]:
+    """The uniform archs of least and most depth, kernel and expand ratio, by their names.
+
+    As published (arXiv 1908.09791's released code): resolutions x depths x expand ratios x
+    kernels; a choice that the space does not leave open gives one corner, not two.
+
+    Args:
+        space: the part of a space that is trained.
+        resolutions: pixels, each of them of the space.
+
+    Returns: archs by names such as "r224_d4_e6_k7", from the smallest to the largest.
+    """
+    axes = (space.depths, space.expand_ratios, space.kernel_sizes)
+    ends = [sorted({choices[0], choices[-1]}) for choices in axes]
+    corners = {}
+    for resolution, depth, expand, kernel in itertools.product(sorted(resolutions), *ends):
+        uniform = space.restrict(
+            depths=[depth],
+            expand_ratios=[expand],
+            kernel_sizes=[kernel],
+            resolutions=[resolution],
+        )
+        corners[f"r{resolution}_d{depth}_e{expand:g}_k{kernel}"] = uniform.max()
+    return corners

@@ -1,0 +1,91 @@
+"""Recipe: everything that decides what a training run computes, apart from its images."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from ofa_tf.data import Augmentation
+from ofa_tf.errors import UsageError
+from ofa_tf.training.phases import PHASE_NAMES, SANDWICH, Phase
+
+KD_LOSSES = ("cross_entropy", "mse")
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A training run in numbers.
+
+    Args:
+        phases: phases of progressive shrinking in their order, or the sandwich phase alone.
+        batch_size: images per step, over all replicas.
+        resolutions: sides of the images in pixels, one of them drawn per step.
+        momentum: of Nesterov SGD.
+        weight_decay: on kernels; not on batch norm, biases or kernel transforms.
+        label_smoothing: share of the label that is spread over all classes.
+        kd_ratio: weight of the distillation loss.
+        kd_loss: "cross_entropy" with the teacher's probabilities, or "mse" of the logits.
+        clip_norm: gradients are scaled down to this global norm; 0 for no clipping.
+        accumulation_steps: micro-batches that each replica's images are cut into, whose gradients
+            are averaged. Batch norm sees one micro-batch at a time.
+        ema_decay: the phase ends with the exponential moving average of the weights; 0 for none.
+        mixup_alpha: of the Beta distribution that mixes pairs of images (arXiv 1710.09412); 0 for
+            none.
+        precision: of the computation; weights stay float32. float16 scales the loss.
+        augmentation: of the training images.
+        seed: of the weights, images, subnets and dropout.
+
+    Raises:
+        UsageError: naming the field that is out of range, or phases that do not go together.
+    """
+
+    phases: tuple[Phase, ...]
+    batch_size: int
+    resolutions: tuple[int, ...]
+    momentum: float = 0.9
+    weight_decay: float = 3e-5
+    label_smoothing: float = 0.1
+    kd_ratio: float = 1.0
+    kd_loss: str = "cross_entropy"
+    clip_norm: float = 0.0
+    accumulation_steps: int = 1
+    ema_decay: float = 0.0
+    mixup_alpha: float = 0.0
+    precision: str = "float32"
+    augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
+    seed: int = 0
+
+    def __post_init__(self):
+        names = [phase.name for phase in self.phases]
+        in_order = [name for name in PHASE_NAMES if name in names]
+        if names != [SANDWICH] and (not names or names != in_order):
+            raise UsageError(
+                f"phases keep the order {', '.join(PHASE_NAMES)}, or are {SANDWICH} alone; "
+                f"got {', '.join(names) or 'none'}."
+            )
+        for field, choices in (("kd_loss", KD_LOSSES), ("precision", PRECISIONS)):
+            if getattr(self, field) not in choices:
+                raise UsageError(
+                    f"{field} is one of {', '.join(choices)}, not {getattr(self, field)!r}."
+                )
+        if self.batch_size < 1 or self.accumulation_steps < 1:
+            raise UsageError(
+                "batch_size and accumulation_steps are at least 1, not "
+                f"{self.batch_size} and {self.accumulation_steps}."
+            )
+        for field in ("momentum", "label_smoothing", "ema_decay"):
+            if not 0 <= getattr(self, field) < 1:
+                raise UsageError(f"{field} is from 0 to below 1, not {getattr(self, field)}.")
+        for field in ("weight_decay", "kd_ratio", "clip_norm", "mixup_alpha"):
+            if not 0 <= getattr(self, field) < float("inf"):
+                raise UsageError(f"{field} is 0 or more, not {getattr(self, field)}.")
+
+    @property
+    def dtype_policy(self) -> str:
+        """The Keras dtype policy of the supernet."""
+        return "float32" if self.precision == "float32" else f"mixed_{self.precision}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return dataclasses.asdict(self)

@@ -1,0 +1,133 @@
+"""Where training runs: one device, all GPUs of a host, many workers, or a TPU."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+
+import tensorflow as tf
+
+from ofa_tf.errors import FailureError, UsageError
+
+STRATEGIES = ("one_device", "mirrored", "multi_worker", "tpu")
+
+
+def make_strategy(name: str, tpu: str = "") -> tf.distribute.Strategy:
+    """Makes a strategy; before anything else touches TensorFlow's devices.
+
+    Args:
+        name: "one_device" (the first GPU, or the CPU), "mirrored" (all GPUs of this host),
+            "multi_worker" (one process per host, by the environment variable TF_CONFIG), "tpu".
+        tpu: name or address of the TPU; "" for the local one.
+
+    Raises:
+        UsageError: an unknown name, or no such device here.
+    """
+    if name == "one_device":
+        return tf.distribute.get_strategy()
+    if name == "mirrored":
+        return tf.distribute.MirroredStrategy()
+    if name == "multi_worker":
+        return _multi_worker()
+    if name == "tpu":
+        try:
+            resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=tpu)
+            tf.config.experimental_connect_to_cluster(resolver)
+            tf.tpu.experimental.initialize_tpu_system(resolver)
+        except (ValueError, tf.errors.OpError) as error:
+            raise UsageError(f"There is no TPU {tpu!r} to be reached: {error}") from error
+        return tf.distribute.TPUStrategy(resolver)
+    raise UsageError(f"There is no strategy {name!r}; known: {', '.join(STRATEGIES)}.")
+
+
+def _multi_worker() -> tf.distribute.Strategy:
+    advice = (
+        'It is JSON like {"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
+        '"task": {"type": "worker", "index": 0}}, the index being this worker\'s.'
+    )
+    try:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        jobs = sorted(strategy.cluster_resolver.cluster_spec().as_dict())
+    except (ValueError, KeyError, TypeError, AttributeError, tf.errors.OpError) as error:
+        raise UsageError(
+            f"The workers cannot be set up from TF_CONFIG: {error}. {advice}"
+        ) from error
+    # Without a cluster, each host would train for itself; a chief apart would be a second writer.
+    if jobs != ["worker"]:
+        raise UsageError(
+            f"The cluster of TF_CONFIG has the jobs {jobs}, not just workers. {advice}"
+        )
+    return strategy
+
+
+def skip_graph_optimizer() -> None:
+    """Turns TensorFlow's graph optimizer off for this process, where there is no GPU.
+
+    It takes longer than tracing a supernet's training step, and on a CPU the step is not faster
+    for it. On GPUs it chooses layouts and fuses kernels, so there it stays.
+    """
+    if not tf.config.list_physical_devices("GPU"):
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
+def num_workers(strategy: tf.distribute.Strategy) -> int:
+    """Processes that train together."""
+    resolver = strategy.cluster_resolver
+    if resolver is None or not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return 1
+    return max(1, len(resolver.cluster_spec().as_dict().get("worker", [])))
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process is the one that writes files."""
+    return num_workers(strategy) == 1 or strategy.cluster_resolver.task_id == 0
+
+
+@contextlib.contextmanager
+def chief_first(strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """The chief runs the block before the other workers, which then find what it prepared.
+
+    Raises:
+        FailureError: another worker ended meanwhile.
+    """
+    if not is_chief(strategy):
+        _meet(strategy)
+    yield
+    if is_chief(strategy) and num_workers(strategy) > 1:
+        _meet(strategy)
+
+
+def _meet(strategy: tf.distribute.Strategy) -> None:
+    """Waits until all workers are here."""
+    try:
+        strategy.reduce(tf.distribute.ReduceOp.SUM, tf.ones([]), axis=None)
+    except tf.errors.OpError as error:
+        raise FailureError(
+            "Another worker ended before the training began. Start all of them again."
+        ) from error
+
+
+def local_replicas(strategy: tf.distribute.Strategy) -> range:
+    """The replicas that this process feeds."""
+    count = strategy.num_replicas_in_sync // num_workers(strategy)
+    first = count * strategy.cluster_resolver.task_id if num_workers(strategy) > 1 else 0
+    return range(first, first + count)
+
+
+def distributed_batches(
+    strategy: tf.distribute.Strategy, make: Callable[[range], tf.data.Dataset]
+) -> Iterable:
+    """Endless batches for all replicas.
+
+    Args:
+        strategy: where they go.
+        make: the dataset for some replicas, one element per replica and step.
+    """
+    endless = tf.data.experimental.assert_cardinality(tf.data.experimental.INFINITE_CARDINALITY)
+    replicas = local_replicas(strategy)
+    return strategy.distribute_datasets_from_function(lambda _: make(replicas).apply(endless))
+
+
+def first_local(strategy: tf.distribute.Strategy, value: tf.Tensor) -> tf.Tensor:
+    """Of a value that all replicas agree on, this process's."""
+    return strategy.experimental_local_results(value)[0]

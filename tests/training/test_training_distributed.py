@@ -1,0 +1,113 @@
+"""The same training on one device, on two replicas of a process, and in two processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from training_helpers import CLASSES, TINY, randomize, write_shapes
+
+from ofa_tf.models import Supernet
+from ofa_tf.training import checkpoints
+
+SCRIPT = pathlib.Path(__file__).with_name("distributed_worker.py")
+ROOT = SCRIPT.parents[2]
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """A folder of images, and the checkpoints of a phase before."""
+    root = tmp_path_factory.mktemp("distributed")
+    write_shapes(root / "data" / "train", 40, seed=0)
+    write_shapes(root / "data" / "test", 10, seed=1)
+    supernet = Supernet(TINY, len(CLASSES))
+    for phase, seed in (("largest", 0), ("depth2", 1)):
+        randomize(supernet, seed)
+        arrays = checkpoints.snapshot(weights=supernet.variables)
+        checkpoints.save(root / f"phase_{phase}.npz", {"phase": phase}, arrays)
+    return root
+
+
+def spawn(start, workdir, strategy, accumulation_steps=1, **environment) -> subprocess.Popen:
+    command = [SCRIPT, strategy, start / "data", start / "phase_depth2.npz", workdir]
+    return subprocess.Popen(
+        [sys.executable, *map(str, command), str(accumulation_steps)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> None:
+    _, err = process.communicate(timeout=400)
+    assert process.returncode == 0, err[-3000:]
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def cluster(count: int) -> list[dict[str, str]]:
+    """TF_CONFIG of each of so many workers on this host."""
+    workers = [f"127.0.0.1:{port}" for port in free_ports(count)]
+    tasks = [{"type": "worker", "index": index} for index in range(count)]
+    return [
+        {"TF_CONFIG": json.dumps({"cluster": {"worker": workers}, "task": task})} for task in tasks
+    ]
+
+
+@pytest.fixture(scope="module")
+def one_device(start):
+    """One device that takes the batch in two halves, as two replicas do."""
+    workdir = start / "one_device"
+    finish(spawn(start, workdir, "one_device", accumulation_steps=2))
+    return workdir
+
+
+def assert_same_training(workdir, expected) -> None:
+    """The weights of a run agree with another's, and so do the accuracies on the way."""
+    newest = "checkpoints/step_000000020.npz"
+    with np.load(workdir / newest) as mine, np.load(expected / newest) as theirs:
+        before = np.load(expected.parent / "phase_depth2.npz")
+        names = [variable.name for variable in Supernet(TINY, len(CLASSES)).variables]
+        moved = 0
+        for i, name in enumerate(names):
+            if name.startswith("moving"):
+                continue  # each replica's own; they are recalibrated before they count
+            key = f"weights/{i:04d}"
+            np.testing.assert_allclose(mine[key], theirs[key], rtol=1e-5, atol=1e-5, err_msg=name)
+            moved += np.abs(theirs[key] - before[key]).max() > 1e-3
+        assert moved > len(names) / 3
+    rows = [
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (workdir, expected)
+    ]
+    mine, theirs = ([row for row in each if "accuracy" in row] for each in rows)
+    assert [row["when"] for row in mine] == ["before", "after"]
+    for a, b in zip(mine, theirs, strict=True):
+        assert a["accuracy"] == pytest.approx(b["accuracy"])
+    assert len(set(mine[-1]["accuracy"].values())) > 3
+
+
+def test_two_replicas_in_one_process(start, one_device):
+    workdir = start / "mirrored"
+    finish(spawn(start, workdir, "mirrored"))
+    assert_same_training(workdir, one_device)
+
+
+def test_two_worker_processes(start, one_device):
+    workdir = start / "multi_worker"
+    workers = [spawn(start, workdir, "multi_worker", **config) for config in cluster(2)]
+    for worker in workers:
+        finish(worker)
+    assert_same_training(workdir, one_device)
