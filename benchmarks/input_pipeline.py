@@ -1,0 +1,183 @@
+"""Does the input pipeline keep up? Images/s of training batches, against those of the train step.
+
+Two cases: JPEG photographs read, decoded and cropped to 224 px, and small images decoded once and
+kept in memory, at 32 px. Everything that is compared is measured in turn, in one run, several
+times; what is printed is the median and the range, and the ratios of values from one turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from ofa_tf import Supernet, get_space
+from ofa_tf.data import ImageData, load_dataset
+
+_PHOTO_HEIGHT, _PHOTO_WIDTH = 375, 500  # the usual ones of ImageNet
+_NUM_PHOTOS = {"train": 300, "test": 20}
+_UNTIMED_BATCHES = 6  # more than are ready when the clock starts
+_PIPELINES = {"pipeline, one thread": 1, "pipeline, all threads": None}
+
+
+class Case(NamedTuple):
+    name: str
+    data: ImageData
+    space: str
+    resolution: int
+    batch_size: int
+    num_batches: int  # that are timed in each turn
+
+
+def main() -> None:
+    args = _parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        cases = [
+            Case("photographs", _photographs(args, folder), "ofa_mbv3_w1.0", 224, 32, 10),
+            Case("small images", _small_images(args, folder), "ofa_mbv3_cifar", 32, 128, 60),
+        ]
+        for case in cases:
+            print(
+                f"\n{case.name} at {case.resolution} px, batch size {case.batch_size}, "
+                f"{case.space}, {os.cpu_count()} CPUs; median ({args.repeats} turns: range)"
+            )
+            _report(_measure(case, args.repeats, args.train_step))
+
+
+def _parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--data_dir", help="folder of photographs in class folders; default: some are drawn"
+    )
+    parser.add_argument(
+        "--small_data_dir", help="folder of small images, as CIFAR-10; default: ofa_doodles"
+    )
+    parser.add_argument("--train_step", action="store_true", help="measure train steps beside it")
+    parser.add_argument("--repeats", type=int, default=5, help="turns (default: 5)")
+    return parser.parse_args()
+
+
+def _photographs(args: argparse.Namespace, folder: str) -> ImageData:
+    if not args.data_dir:
+        _draw_photographs(Path(folder))
+    # The drawn ones would fit into memory; real ones do not.
+    return load_dataset(data_dir=args.data_dir or folder, cache_bytes=0)
+
+
+def _small_images(args: argparse.Namespace, folder: str) -> ImageData:
+    if args.small_data_dir:
+        return load_dataset(data_dir=args.small_data_dir)
+    return load_dataset("ofa_doodles", cache_dir=folder)
+
+
+def _draw_photographs(folder: Path) -> None:
+    """JPEGs of about 50 kB: noise of several scales, the coarse ones strongest, as in nature."""
+    rng = np.random.default_rng(0)
+    size = [_PHOTO_HEIGHT, _PHOTO_WIDTH]
+    for split, count in _NUM_PHOTOS.items():
+        for number in range(count):
+            pixels = tf.fill([*size, 3], 128.0)
+            for cells, strength in ((4, 60.0), (16, 30.0), (64, 15.0), (250, 7.0)):
+                noise = rng.normal(0.0, strength, (cells, cells, 3))
+                pixels += tf.image.resize(noise, size, "bicubic")
+            encoded = tf.io.encode_jpeg(tf.saturate_cast(pixels, tf.uint8), quality=90)
+            path = folder / split / f"class{number % 2}" / f"{number}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encoded.numpy())
+
+
+def _measure(case: Case, repeats: int, train_step: bool) -> dict[str, list[float]]:
+    """Images/s of each subject, a list over the turns."""
+    subjects = {name: _pipeline(case, threads) for name, threads in _PIPELINES.items()}
+    if train_step:
+        subjects |= _train_steps(case)
+    return _in_turn(subjects, repeats)
+
+
+def _in_turn(subjects: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+    for measure in subjects.values():
+        measure()  # traces, caches and thread pools come to be
+    turns = [{name: measure() for name, measure in subjects.items()} for _ in range(repeats)]
+    return {name: [turn[name] for turn in turns] for name in subjects}
+
+
+def _pipeline(case: Case, threads: int | None) -> Callable[[], float]:
+    dataset = case.data.train_batches(case.batch_size, [case.resolution], seed=0)
+    if threads:
+        options = tf.data.Options()
+        options.threading.private_threadpool_size = threads
+        options.threading.max_intra_op_parallelism = threads
+        dataset = dataset.with_options(options)
+    batches: Iterator = iter(dataset)
+
+    def measure() -> float:
+        for _ in itertools.islice(batches, _UNTIMED_BATCHES):
+            pass
+        start = time.perf_counter()
+        for _ in itertools.islice(batches, case.num_batches):
+            pass
+        return case.batch_size * case.num_batches / (time.perf_counter() - start)
+
+    return measure
+
+
+def _train_steps(case: Case) -> dict[str, Callable[[], float]]:
+    """Forward and backward passes of the largest and of random archs, on one fixed batch."""
+    space = get_space(case.space)
+    supernet = Supernet(space, num_classes=case.data.num_classes)
+    rng = np.random.default_rng(0)
+    shape = (case.batch_size, case.resolution, case.resolution, 3)
+    images = tf.constant(rng.normal(size=shape), tf.float32)
+    labels = tf.constant(rng.integers(0, case.data.num_classes, case.batch_size), tf.int32)
+
+    @tf.function(autograph=False)
+    def step(sizes: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        with tf.GradientTape() as tape:
+            logits = supernet(images, sizes, training=True)
+            loss = tf.reduce_mean(
+                tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+            )
+        # Given back, so that the backward pass is not optimized away.
+        return loss, tape.gradient(loss, supernet.trainable_variables)
+
+    def images_per_second(arch) -> float:
+        sizes = tf.constant(space.sizes(arch), tf.int32)
+        start = time.perf_counter()
+        loss, _ = step(sizes)
+        loss.numpy()
+        return case.batch_size / (time.perf_counter() - start)
+
+    return {
+        "train step, largest": lambda: images_per_second(space.max()),
+        "train step, random": lambda: images_per_second(space.sample(rng)),
+    }
+
+
+def _report(rates: dict[str, list[float]]) -> None:
+    for name, values in rates.items():
+        print(f"  {name:46s} {_summary(values)} images/s")
+    steps = [name for name in rates if name not in _PIPELINES]
+    for pipeline, step in itertools.product(_PIPELINES, steps):
+        ratios = [a / b for a, b in zip(rates[pipeline], rates[step], strict=True)]
+        print(f"  {f'{pipeline} / {step}':46s} {_summary(ratios)}")
+
+
+def _summary(values: list[float]) -> str:
+    median, least, most = (
+        f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+        for value in (statistics.median(values), min(values), max(values))
+    )
+    return f"{median:>7} ({least} to {most})"
+
+
+if __name__ == "__main__":
+    main()
