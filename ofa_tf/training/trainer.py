@@ -71,11 +71,15 @@ class RunSettings:
 
 @dataclasses.dataclass
 class _Position:
-    """Where a run is: `phase_step` steps of `phase` are done, `step` in all."""
+    """Where a run is: `phase_step` steps of `phase` are done, `step` in all.
+
+    `ended` says that what comes after the last step of a phase has been done, too.
+    """
 
     phase: str
     phase_step: int = 0
     step: int = 0
+    ended: bool = False
 
 
 class Trainer:
@@ -186,10 +190,10 @@ class Trainer:
             for phase in phases:
                 if phase.name != position.phase:
                     before = position.phase
-                    position.phase, position.phase_step = phase.name, 0
-                # A changed recipe may have made the phase shorter than it was trained already.
-                is_left = not self.workdir.phase(phase.name).exists()
-                if is_left or position.phase_step < phase.num_steps(self.steps_per_epoch):
+                    position.phase, position.phase_step, position.ended = phase.name, 0, False
+                # A changed recipe may have made the phase shorter or longer than it was.
+                is_longer = position.phase_step < phase.num_steps(self.steps_per_epoch)
+                if is_longer or not position.ended:
                     self._run_phase(phase, position, before)
 
     # -- where a run starts ---------------------------------------------------------------------
@@ -219,7 +223,8 @@ class Trainer:
             return _Position(first), self._load_init(first) if self.init else None
         if not state["has_average"]:
             self.optimizer.start_average()
-        return _Position(state["phase"], state["phase_step"], state["step"]), None
+        place = {field.name: state[field.name] for field in dataclasses.fields(_Position)}
+        return _Position(**place), None
 
     def _load_init(self, first_phase: str) -> str:
         """Takes over the weights of an earlier phase, and its teacher; gives the phase's name."""
@@ -253,6 +258,7 @@ class Trainer:
 
         `before` is the phase that the weights come from, where this one is at its start.
         """
+        position.ended = False
         if phase.teacher is Teacher.LARGEST and self.largest is None:
             self.largest = self._load_largest()
         if position.phase_step == 0:
@@ -265,6 +271,7 @@ class Trainer:
         self.optimizer.adopt_average()
         self._save_phase(phase)
         accuracies = self._evaluate(phase, position, "after")
+        position.ended = True
         self._save(position)
         names = list(accuracies)
         smallest, largest = names[0], names[-1]
@@ -427,11 +434,9 @@ class Trainer:
 
     def _save(self, position: _Position) -> None:
         """All workers take part, since statistics are averaged over them; the chief writes."""
-        last = self.recipe.phases[-1]
-        steps = last.num_steps(self.steps_per_epoch)
         state = {
             **dataclasses.asdict(position),
-            "finished": position.phase == last.name and position.phase_step >= steps,
+            "finished": position.ended and position.phase == self.recipe.phases[-1].name,
             "has_average": bool(self.optimizer.average),
             # All randomness is a function of the seed and the step.
             "recipe": self.recipe.to_dict(),

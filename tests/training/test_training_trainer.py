@@ -344,6 +344,7 @@ def test_interrupted_at_the_end_of_a_phase_it_ends_like_an_undisturbed_run(
     assert state == {
         "phase": "kernel",
         "phase_step": 4,
+        "ended": True,
         "step": 10,
         "finished": True,
         "has_average": True,
