@@ -141,6 +141,7 @@ def train() -> None:
     from ofa_tf.training.strategy import (
         chief_first,
         is_chief,
+        lost_worker_told,
         make_strategy,
         skip_graph_optimizer,
     )
@@ -154,7 +155,8 @@ def train() -> None:
     data_config = {name: getattr(FLAGS, name) for name in _DATA_FLAGS}
     with chief_first(strategy):
         data = common.load_data(data_config, workdir)
-    trainer = _trainer(space, data, recipe, workdir, strategy)
+    with lost_worker_told(strategy):  # weights are made by all workers together
+        trainer = _trainer(space, data, recipe, workdir, strategy)
     config = {
         "space": space.name,
         "data": data_config,

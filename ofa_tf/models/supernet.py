@@ -19,7 +19,6 @@ from ofa_tf.layers import (
 )
 from ofa_tf.models.materialize import materialize
 from ofa_tf.spaces import Arch, SearchSpace, blueprint
-from ofa_tf.spaces.search_space import SIZE_FIELDS
 
 
 class Supernet(keras.Model):
@@ -72,13 +71,10 @@ class Supernet(keras.Model):
         self.build()
         signature = [
             tf.TensorSpec([None, None, None, 3], tf.float32),
-            tf.TensorSpec([self.space.num_positions, len(SIZE_FIELDS)], tf.int32),
+            tf.TensorSpec(self.space.sizes_shape, tf.int32),
         ]
         scalar = tf.TensorSpec([], tf.float32)
-        self._inference = tf.function(
-            lambda images, sizes: self._traced(images, sizes),
-            signature,
-        )
+        self._inference = tf.function(lambda images, sizes: self._traced(images, sizes), signature)
         self._training = tf.function(
             lambda images, sizes, seed, scale: self._traced(
                 images, sizes, training=True, dropout_seed=seed, dropout_scale=scale
@@ -140,7 +136,7 @@ class Supernet(keras.Model):
         dropout_seed=None,
         dropout_scale=1.0,
     ):
-        """`arch` has a row of SIZE_FIELDS, ints or tensors, per block position."""
+        """`arch` is what `SearchSpace.sizes` gives, as a tensor or as rows of ints."""
         bn = {"training": training, "bn_update": bn_update}
         outputs = images
         for block in self.blocks:
@@ -192,7 +188,8 @@ class Supernet(keras.Model):
     def subnet(self, arch: Arch | dict, **options) -> keras.Model:
         """The subnet as a plain Keras model with the weights and statistics of this moment.
 
-        Recalibrate first (`ofa_tf.training.calibration.calibrated`): the moving statistics are
-        those of whichever subnets ran last. `options` are those of `materialize`.
+        Recalibrate first (`SubnetEvaluator.calibrated` in ofa_tf/training/calibration.py): the
+        moving statistics are those of whichever subnets ran last. `options` are those of
+        `materialize`.
         """
         return materialize(self, arch, **options)

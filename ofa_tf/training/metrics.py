@@ -1,16 +1,21 @@
-"""What a training run tells while it goes: metrics.jsonl, TensorBoard, a progress bar."""
+"""What a training run tells while it goes: rows in metrics.jsonl and TensorBoard."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
+import time
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from ofa_tf.errors import FailureError
 from ofa_tf.files import append_json, write_bytes
+from ofa_tf.training.step import StepResult
 
 
 class MetricsLog:
@@ -40,6 +45,43 @@ class MetricsLog:
             for name, value in _scalars(row):
                 tf.summary.scalar(name, value, step)
         self._writer.flush()
+
+
+class EpochSummary:
+    """Sums up the steps of an epoch.
+
+    Args:
+        batch_size: images per step.
+    """
+
+    def __init__(self, batch_size: int):
+        self._batch_size = batch_size
+        self._results: list[StepResult] = []
+        self._start = time.monotonic()
+        self._waited = 0.0
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around the wait for a batch."""
+        start = time.monotonic()
+        yield
+        self._waited += time.monotonic() - start
+
+    def add(self, result: StepResult) -> None:
+        self._results.append(result)
+
+    def summary(self) -> dict[str, float | None]:
+        """Means over the steps that were not skipped; null where all were."""
+        seconds = time.monotonic() - self._start
+        good = [result for result in self._results if result.applied]
+        return {
+            "loss": float(np.mean([r.loss for r in good])) if good else None,
+            "gradient_norm": float(np.mean([r.gradient_norm for r in good])) if good else None,
+            "skipped_steps": len(self._results) - len(good),
+            "images_per_second": len(self._results) * self._batch_size / seconds,
+            # What training lost to the input pipeline.
+            "input_wait_share": self._waited / seconds,
+        }
 
 
 def _scalars(row: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from ofa_tf.layers import KEEP_STATISTICS
 from ofa_tf.models import Supernet
 from ofa_tf.training.distillation import smooth_labels, subnet_loss
-from ofa_tf.training.optimizer import Optimizer, Update
+from ofa_tf.training.optimizer import Optimizer
 from ofa_tf.training.phases import Teacher
 from ofa_tf.training.recipe import Recipe
 from ofa_tf.training.strategy import first_local
@@ -138,7 +139,7 @@ class TrainStep:
             # Of its own on each replica: one tensor for all of them cannot be reduced.
             asked = replica.all_reduce(total, tf.identity(asked))
             loss = replica.all_reduce(mean, loss)
-        update: Update = self.optimizer.apply(gradients, loss, rate)
+        update = self.optimizer.apply(gradients, loss, rate)
         return loss, update, asked
 
     def _all_gradients(self, images, labels, sizes, seed, mixup_share, replica):
@@ -174,8 +175,9 @@ class TrainStep:
         logits = None
         if self.teacher is Teacher.LARGEST:
             # The teacher normalizes with the batch's statistics, as published, and keeps its own.
-            largest = self.largest.space.sizes(self.largest.space.max())
-            logits = self.largest(images, tf.constant(largest), bn_update=(1, 0))
+            # A fixed arch makes a graph without slices and branches.
+            largest = self.largest.space.max()
+            logits = self.largest(images, largest, bn_update=KEEP_STATISTICS)
         seed = tf.random.experimental.stateless_fold_in(seed, group)
         if self.several:
             return self._subnets(images, targets, logits, sizes, seed)

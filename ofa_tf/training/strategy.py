@@ -99,11 +99,25 @@ def chief_first(strategy: tf.distribute.Strategy) -> Iterator[None]:
 
 def _meet(strategy: tf.distribute.Strategy) -> None:
     """Waits until all workers are here."""
-    try:
+    with lost_worker_told(strategy):
         strategy.reduce(tf.distribute.ReduceOp.SUM, tf.ones([]), axis=None)
+
+
+@contextlib.contextmanager
+def lost_worker_told(strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """Around what all workers do together before they train.
+
+    Raises:
+        FailureError: another worker ended meanwhile.
+    """
+    try:
+        yield
     except tf.errors.OpError as error:
+        if num_workers(strategy) == 1:
+            raise
         raise FailureError(
-            "Another worker ended before the training began. Start all of them again."
+            "The workers could not start together; one of them may have ended. Start all of them "
+            f"again. ({(error.message or str(error)).strip().splitlines()[0]})"
         ) from error
 
 

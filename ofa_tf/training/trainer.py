@@ -25,13 +25,13 @@ from ofa_tf.spaces import Arch
 from ofa_tf.training import checkpoints
 from ofa_tf.training.calibration import SubnetEvaluator
 from ofa_tf.training.corners import corner_archs
-from ofa_tf.training.metrics import MetricsLog
+from ofa_tf.training.metrics import EpochSummary, MetricsLog
 from ofa_tf.training.optimizer import Optimizer
 from ofa_tf.training.phases import PHASE_NAMES, SANDWICH, Phase, Teacher, open_choices
 from ofa_tf.training.recipe import Recipe
 from ofa_tf.training.sampler import mixup_share, step_archs
 from ofa_tf.training.sorting import sort_channels
-from ofa_tf.training.step import StepResult, TrainStep
+from ofa_tf.training.step import TrainStep
 from ofa_tf.training.strategy import distributed_batches, is_chief, num_workers
 from ofa_tf.workdir import Workdir
 
@@ -298,7 +298,7 @@ class Trainer:
         space = phase.restrict(self.supernet.space)
         batches = self._batches(position.step)
         train_step = self._train_step(phase, batches.element_spec)
-        epoch = _Epoch(batch_size)
+        epoch = EpochSummary(batch_size)
         skipped_in_row = 0
         asked: Sequence[int] = [0] * (1 + len(_SIGNALS))
         bar = tqdm(
@@ -334,7 +334,7 @@ class Trainer:
                 is_last = position.phase_step == steps
                 if position.phase_step % self.steps_per_epoch == 0 or is_last:
                     self._end_epoch(phase, position, epoch, rate, is_last)
-                    epoch = _Epoch(batch_size)
+                    epoch = EpochSummary(batch_size)
                 # The last step's checkpoint says that the phase is done, so it comes after all of
                 # the phase's work.
                 asked = result.asked
@@ -390,7 +390,7 @@ class Trainer:
     # -- accuracies and metrics -----------------------------------------------------------------
 
     def _end_epoch(
-        self, phase: Phase, position: _Position, epoch: _Epoch, rate: float, is_last: bool
+        self, phase: Phase, position: _Position, epoch: EpochSummary, rate: float, is_last: bool
     ) -> None:
         number = position.phase_step / self.steps_per_epoch
         self._write(
@@ -516,36 +516,3 @@ def _reason(error: tf.errors.OpError) -> str:
     where = ("Graph execution error", "Detected at node", "<stack traces", "File ")
     told = [line for line in lines if not line.startswith(where)]
     return (told or lines)[0].rstrip(".:")
-
-
-class _Epoch:
-    """Sums up the steps of an epoch."""
-
-    def __init__(self, batch_size: int):
-        self._batch_size = batch_size
-        self._results: list[StepResult] = []
-        self._start = time.monotonic()
-        self._waited = 0.0
-
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Around the wait for a batch."""
-        start = time.monotonic()
-        yield
-        self._waited += time.monotonic() - start
-
-    def add(self, result: StepResult) -> None:
-        self._results.append(result)
-
-    def summary(self) -> dict[str, float]:
-        """Means over the steps that were not skipped; null where all were."""
-        seconds = time.monotonic() - self._start
-        good = [result for result in self._results if result.applied]
-        return {
-            "loss": float(np.mean([r.loss for r in good])) if good else None,
-            "gradient_norm": float(np.mean([r.gradient_norm for r in good])) if good else None,
-            "skipped_steps": len(self._results) - len(good),
-            "images_per_second": len(self._results) * self._batch_size / seconds,
-            # What training lost to the input pipeline.
-            "input_wait_share": self._waited / seconds,
-        }

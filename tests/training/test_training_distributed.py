@@ -11,10 +11,13 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from training_helpers import CLASSES, TINY, randomize, write_shapes
 
+from ofa_tf.errors import FailureError
 from ofa_tf.models import Supernet
 from ofa_tf.training import checkpoints
+from ofa_tf.training import strategy as strategies
 
 SCRIPT = pathlib.Path(__file__).with_name("distributed_worker.py")
 ROOT = SCRIPT.parents[2]
@@ -111,3 +114,15 @@ def test_two_worker_processes(start, one_device):
     for worker in workers:
         finish(worker)
     assert_same_training(workdir, one_device)
+
+
+def test_a_worker_lost_before_the_training_is_one_failure(monkeypatch):
+    alone = tf.distribute.get_strategy()
+    lost = tf.errors.UnavailableError(None, None, "Connection reset by peer\nmore of it")
+    with pytest.raises(tf.errors.UnavailableError), strategies.lost_worker_told(alone):
+        raise lost
+    monkeypatch.setattr(strategies, "num_workers", lambda strategy: 2)
+    with pytest.raises(FailureError) as error, strategies.lost_worker_told(alone):
+        raise lost
+    assert str(error.value).startswith("The workers could not start together")
+    assert str(error.value).endswith("(Connection reset by peer)")
