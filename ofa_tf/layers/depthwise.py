@@ -63,13 +63,8 @@ def _filter_gradient(inputs, upstream, stride: int, size: Size) -> tf.Tensor:
     channels = tf.shape(inputs)[3]
 
     def at_once(inputs, upstream):
-        return tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
-            input=inputs,
-            filter_sizes=tf.stack([size, size, channels, 1]),
-            out_backprop=upstream,
-            strides=[1, 1, 1, 1],
-            padding="SAME",
-        )
+        shape = [size, size, channels, 1]
+        return _native_filter_gradient(inputs, shape, upstream, 1, "SAME")
 
     if isinstance(size, int):
         narrow = size <= _FAST_COLUMNS
@@ -102,14 +97,24 @@ def _in_strips(inputs, upstream, stride: int, size: Size) -> tf.Tensor:
         # A strip outside the kernel gets no images.
         images = batch if isinstance(size, int) else tf.where(first_column < size, batch, 0)
         view = pixels[first_column : first_column + images * height * width]
-        return tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
-            input=tf.reshape(view, tf.stack([images, height, width, channels])),
-            filter_sizes=tf.stack([size, _FAST_COLUMNS, channels, 1]),
-            out_backprop=upstream[:images],
-            strides=[1, stride, stride, 1],
-            padding="VALID",
-        )
+        view = tf.reshape(view, tf.stack([images, height, width, channels]))
+        shape = [size, _FAST_COLUMNS, channels, 1]
+        return _native_filter_gradient(view, shape, upstream[:images], stride, "VALID")
 
     most = size if isinstance(size, int) else _MOST_STRIPS * _FAST_COLUMNS
     strips = [strip(first_column) for first_column in range(0, most, _FAST_COLUMNS)]
     return tf.concat(strips, axis=1)[:, :size]
+
+
+def _native_filter_gradient(inputs, shape, upstream, stride: int, padding: str) -> tf.Tensor:
+    """TensorFlow's own filter gradient; zeros where there are no images."""
+    gradient = tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
+        input=inputs,
+        filter_sizes=tf.stack(shape),
+        out_backprop=upstream,
+        strides=[1, stride, stride, 1],
+        padding=padding,
+    )
+    # Without images all kernels but oneDNN's leave the memory as they found it.
+    any_image = tf.cast(tf.shape(inputs)[0] > 0, gradient.dtype)
+    return tf.math.multiply_no_nan(gradient, any_image)

@@ -48,15 +48,15 @@ def test_static_kernel(size, stride, shape):
     check(lambda x, kernel: depthwise_conv2d(x, kernel, stride, size), stride, size, shape)
 
 
+# In double precision TensorFlow has no oneDNN kernels, as on devices that are no CPU.
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float64", 1e-10)])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_kernel_size_as_a_tensor_in_one_trace(stride):
+def test_kernel_size_as_a_tensor_in_one_trace(stride, dtype, tolerance):
     traces = 0
 
     @tf.function(
         input_signature=[
-            tf.TensorSpec([None] * 4, tf.float32),
-            tf.TensorSpec([None] * 4, tf.float32),
-            tf.TensorSpec([None] * 4, tf.float32),
+            *[tf.TensorSpec([None] * 4, dtype)] * 3,
             tf.TensorSpec([], tf.int32),
         ]
     )
@@ -70,14 +70,17 @@ def test_kernel_size_as_a_tensor_in_one_trace(stride):
 
     rng = np.random.default_rng(0)
     for size, shape in itertools.product((3, 5, 7), SHAPES):
-        inputs, kernel = images(rng, *shape), images(rng, size, size, shape[-1], 1)
-        upstream = images(rng, shape[0], -(-shape[1] // stride), -(-shape[2] // stride), shape[-1])
+        out_shape = (shape[0], -(-shape[1] // stride), -(-shape[2] // stride), shape[-1])
+        inputs, kernel, upstream = (
+            images(rng, *each).astype(dtype)
+            for each in (shape, (size, size, shape[-1], 1), out_shape)
+        )
         expected = values_and_gradients(
             lambda x, k, size=size: reference(x, k, stride, size), inputs, kernel, upstream
         )
         for ours, theirs in zip(run(inputs, kernel, upstream, size), expected, strict=True):
             assert ours.shape == theirs.shape
-            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
     assert traces == 1
 
 
