@@ -35,11 +35,16 @@ except ImportError:
         setattr(parent, name.rpartition(".")[2], module)
 
 import torch
-from ofa.imagenet_classification.elastic_nn.modules.dynamic_layers import DynamicMBConvLayer
+from ofa.imagenet_classification.elastic_nn.modules.dynamic_layers import (
+    DynamicConvLayer,
+    DynamicLinearLayer,
+    DynamicMBConvLayer,
+    DynamicResNetBottleneckBlock,
+)
 from ofa.imagenet_classification.elastic_nn.utils import set_running_statistics
 from ofa.utils.layers import ConvLayer, IdentityLayer, LinearLayer, MBConvLayer, ResidualBlock
 
-_ACTIVATIONS = {"relu": "relu", "hard_swish": "h_swish"}
+_ACTIVATIONS = {"relu": "relu", "relu6": "relu6", "hard_swish": "h_swish"}
 
 
 class Network(torch.nn.Module):
@@ -48,49 +53,80 @@ class Network(torch.nn.Module):
     def __init__(self, space: SearchSpace, num_classes: int):
         super().__init__()
         self.space = space
-        plan = space.blueprint(space.max(), num_classes)
-        self.layers = torch.nn.ModuleList()
-        self.elastic = {}  # by position
-        self.active = []
-        for block in plan.blocks:
-            self.layers.append(self._layer(block))
-            if getattr(block, "position", None) is not None:
-                self.elastic[block.position] = len(self.layers) - 1
+        self.layers = torch.nn.ModuleDict()
+        self.active = {}  # the blocks that run, by name
+        widths = _output_widths(space)
+        ins = [3]
+        for block in space.blueprint(space.max(), num_classes).blocks:
+            outs = widths.get(block.name, ins)
+            self.layers[block.name] = self._layer(block, ins, outs)
+            ins = outs
 
-    def _layer(self, block: blueprint.Block) -> torch.nn.Module:
+    def _layer(self, block: blueprint.Block, ins: list[int], outs: list[int]) -> torch.nn.Module:
         if isinstance(block, blueprint.GlobalPool):
             return torch.nn.AdaptiveAvgPool2d(1)
+        if isinstance(block, blueprint.MaxPool):
+            return torch.nn.MaxPool2d(block.kernel_size, block.stride, block.kernel_size // 2)
         if isinstance(block, blueprint.Classifier):
-            linear = LinearLayer(block.in_channels, block.out_channels, dropout_rate=block.dropout)
+            fixed = {"dropout_rate": block.dropout}
+            if len(ins) > 1:
+                linear = DynamicLinearLayer(ins, block.out_channels, **fixed)
+            else:
+                linear = LinearLayer(*ins, block.out_channels, **fixed)
             return torch.nn.Sequential(torch.nn.Flatten(), linear)
         options = {"stride": block.stride, "act_func": _ACTIVATIONS[block.activation]}
-        widths = block.in_channels, block.out_channels
         if isinstance(block, blueprint.Conv):
-            return ConvLayer(*widths, block.kernel_size, use_bn=block.batch_norm, **options)
+            return _conv(block, ins, outs, options)
+        expand_ratios = list(self.space.expand_ratios)
+        if isinstance(block, blueprint.Bottleneck):
+            return DynamicResNetBottleneckBlock(
+                ins, outs, expand_ratios, block.kernel_size, **options
+            )
         options["use_se"] = block.se_channels > 0
         if block.position is None:
             ratio = block.mid_channels / block.in_channels
-            conv = MBConvLayer(*widths, block.kernel_size, expand_ratio=ratio, **options)
+            conv = MBConvLayer(*ins, *outs, block.kernel_size, expand_ratio=ratio, **options)
         else:
-            choices = list(self.space.kernel_sizes), list(self.space.expand_ratios)
-            conv = DynamicMBConvLayer(*([width] for width in widths), *choices, **options)
-        return ResidualBlock(conv, IdentityLayer(*widths) if block.shortcut else None)
+            kernel_sizes = list(self.space.kernel_sizes)
+            conv = DynamicMBConvLayer(ins, outs, kernel_sizes, expand_ratios, **options)
+        return ResidualBlock(conv, IdentityLayer(*ins, *outs) if block.shortcut else None)
 
     def set_arch(self, arch: Arch) -> None:
-        rows = self.space.sizes(arch)
-        self.active = [True] * len(self.layers)
-        for position, index in self.elastic.items():
-            self.active[index] = bool(rows[position][0])
-            if self.active[index]:
-                self.layers[index].conv.active_kernel_size = arch.kernel_sizes[position]
-                self.layers[index].conv.active_expand_ratio = arch.expand_ratios[position]
+        self.active = {block.name: block for block in self.space.blueprint(arch).blocks}
+        for name, block in self.active.items():
+            layer = self.layers[name]
+            layer = layer.conv if isinstance(layer, ResidualBlock) else layer
+            position = getattr(block, "position", None)
+            if position is not None:
+                layer.active_kernel_size = arch.kernel_sizes[position]
+                layer.active_expand_ratio = arch.expand_ratios[position]
+            if self.space.varies(name)["out_channels"]:
+                layer.active_out_channel = block.out_channels
 
     def forward(self, images):
         outputs = images
-        for layer, active in zip(self.layers, self.active, strict=True):
-            if active:
-                outputs = layer(outputs)
+        for name in self.active:
+            outputs = self.layers[name](outputs)
         return outputs
+
+
+def _output_widths(space: SearchSpace) -> dict[str, list[int]]:
+    """The output channels that each block with weights can have, ascending, by its name."""
+    widths: dict[str, set[int]] = {}
+    for _, plan in space.covering_plans(resolutions=space.resolutions[:1]):
+        for block in plan.blocks:
+            if block.weighted_layers:
+                widths.setdefault(block.name, set()).add(block.out_channels)
+    return {name: sorted(channels) for name, channels in widths.items()}
+
+
+def _conv(block: blueprint.Conv, ins: list[int], outs: list[int], options: dict) -> torch.nn.Module:
+    options |= {"use_bn": block.batch_norm}
+    if len(ins) == len(outs) == 1:
+        conv = ConvLayer(*ins, *outs, block.kernel_size, **options)
+    else:
+        conv = DynamicConvLayer(ins, outs, block.kernel_size, **options)
+    return ResidualBlock(conv, IdentityLayer(ins, outs)) if block.shortcut else conv
 
 
 class Side:

@@ -2,10 +2,14 @@
 
 from ofa_tf.layers.active import ELASTIC_FORMS
 from ofa_tf.layers.blocks import (
-    BlockSizes,
+    BLOCK_LAYERS,
+    BottleneckBlock,
+    ChannelGroup,
     ClassifierBlock,
     ConvBlock,
+    GlobalPoolBlock,
     InvertedResidualBlock,
+    MaxPoolBlock,
     draw_seed,
 )
 from ofa_tf.layers.elastic import (
@@ -18,9 +22,11 @@ from ofa_tf.layers.elastic import (
 )
 
 __all__ = [
+    "BLOCK_LAYERS",
     "ELASTIC_FORMS",
     "KEEP_STATISTICS",
-    "BlockSizes",
+    "BottleneckBlock",
+    "ChannelGroup",
     "ClassifierBlock",
     "ConvBlock",
     "ElasticBatchNormalization",
@@ -28,6 +34,8 @@ __all__ = [
     "ElasticDense",
     "ElasticDepthwiseConv2D",
     "ElasticSqueezeExcite",
+    "GlobalPoolBlock",
     "InvertedResidualBlock",
+    "MaxPoolBlock",
     "draw_seed",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 
 import keras
@@ -10,10 +11,9 @@ import tensorflow as tf
 
 from ofa_tf.errors import UsageError
 from ofa_tf.layers import (
+    BLOCK_LAYERS,
     ELASTIC_FORMS,
-    BlockSizes,
     ClassifierBlock,
-    ConvBlock,
     InvertedResidualBlock,
     draw_seed,
 )
@@ -87,17 +87,17 @@ class Supernet(keras.Model):
         )
 
     def _make(self, block: blueprint.Block, plan: blueprint.Blueprint) -> keras.layers.Layer:
-        form = {"elastic": self.elastic, "dtype": self.dtype_policy}
-        bn = {"bn_momentum": plan.bn_momentum, "bn_epsilon": plan.bn_epsilon}
-        if isinstance(block, blueprint.Conv):
-            return ConvBlock(block, **bn, **form)
-        if isinstance(block, blueprint.InvertedResidual):
-            kernel_sizes = None if block.position is None else self.space.kernel_sizes
-            return InvertedResidualBlock(block, kernel_sizes=kernel_sizes, **bn, **form)
-        if isinstance(block, blueprint.Classifier):
-            return ClassifierBlock(block, **form)
-        return keras.layers.GlobalAveragePooling2D(
-            keepdims=True, name=block.name, dtype=self.dtype_policy
+        layer = BLOCK_LAYERS[type(block)]
+        options = {}
+        if layer is InvertedResidualBlock and self.space.varies(block.name)["kernel_size"]:
+            options["kernel_sizes"] = self.space.kernel_sizes
+        return layer(
+            block,
+            bn_momentum=plan.bn_momentum,
+            bn_epsilon=plan.bn_epsilon,
+            elastic=self.elastic,
+            dtype=self.dtype_policy,
+            **options,
         )
 
     def build(self, input_shape=None):
@@ -137,14 +137,9 @@ class Supernet(keras.Model):
         dropout_scale=1.0,
     ):
         """`arch` is what `SearchSpace.sizes` gives, as a tensor or as rows of ints."""
-        bn = {"training": training, "bn_update": bn_update}
         outputs = images
         for block in self.blocks:
-            if isinstance(block, ConvBlock):
-                outputs = block(outputs, **bn)
-            elif isinstance(block, InvertedResidualBlock):
-                outputs = self._inverted_residual(block, outputs, arch, bn)
-            elif isinstance(block, ClassifierBlock):
+            if isinstance(block, ClassifierBlock):
                 outputs = block(
                     outputs,
                     training=training and bn_update is None,
@@ -152,26 +147,33 @@ class Supernet(keras.Model):
                     dropout_scale=dropout_scale,
                 )
             else:
-                outputs = block(outputs)
+                outputs = self._run_block(
+                    block, outputs, arch, {"training": training, "bn_update": bn_update}
+                )
         return outputs
 
-    def _inverted_residual(self, block, inputs, sizes, bn):
-        position = block.plan.position
-        if position is None:
+    def _run_block(self, block, inputs, all_sizes, bn):
+        """A block with its active sizes; its inputs where the arch switches it off."""
+        row = self.space.elastic_rows.get(block.plan.name)
+        if row is None:
             return block(inputs, **bn)
-        row = sizes[position]
-        active, *active_sizes = tf.unstack(row) if tf.is_tensor(row) else row
-        active_sizes = BlockSizes(*active_sizes)
+        found = all_sizes[row]
+        found = tf.unstack(found) if tf.is_tensor(found) else found
+        varies = self.space.varies(block.plan.name)
+        # What no arch changes stays an int, so that the graph does not compute it.
+        active, *found = (
+            new if varies[field] else own
+            for field, new, own in zip(varies, found, (1, *block.plan.sizes.values()), strict=True)
+        )
+        sizes = blueprint.Sizes(*found)
 
         def run():
-            return block(inputs, sizes=active_sizes, **bn)
+            return block(inputs, sizes=sizes, **bn)
 
-        if self.space.always_active[position]:
-            return run()
         if isinstance(active, int):
             return run() if active else inputs
         if self.elastic == "mask":
-            active_sizes = active_sizes._replace(out_channels=active * block.plan.out_channels)
+            sizes = dataclasses.replace(sizes, out_channels=active * sizes.out_channels)
             return run()
         return tf.cond(active > 0, run, lambda: inputs)
 

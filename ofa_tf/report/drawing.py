@@ -1,6 +1,6 @@
 """Blueprints drawn block by block: color is the kernel, height the middle width.
 
-Every subnet of a picture has the same columns, one per block position of the largest, so that a
+Every subnet of a picture has the same columns, one per block that any of them has, so that a
 block which a depth leaves out shows as a gap.
 """
 
@@ -55,11 +55,14 @@ def draw_blueprints(
 
 def _columns(blueprints: Sequence[Blueprint]) -> list[object]:
     """What each column holds: the name of a fixed block or the position of an elastic one."""
-    positions = 1 + max(block.position for plan in blueprints for block in plan.elastic_blocks)
-    blocks = blueprints[0].blocks
-    first = blocks.index(blueprints[0].elastic_blocks[0])
-    fixed = [block.name for block in blocks if _place(block) == block.name]
-    return [*fixed[:first], *range(positions), *fixed[first:]]
+    columns: list[object] = []
+    for plan in blueprints:
+        after = 0
+        for place in map(_place, plan.blocks):
+            if place not in columns:
+                columns.insert(after, place)
+            after = columns.index(place) + 1
+    return columns
 
 
 def _place(block: Block) -> object:
@@ -90,7 +93,8 @@ def _draw_stages(axes: Axes, plan: Blueprint, columns: Sequence[object]) -> None
     for x in (*starts, end):
         axes.plot([x - 0.5] * 2, [-0.44, 1.15], color="0.75", lw=0.8, ls="--", zorder=0)
     for block, start, stop in zip(firsts, starts, [*starts[1:], end], strict=True):
-        size = f"{block.out_size} × {block.out_size} × {block.out_channels}"
+        gap = "\n" if stop - start < 0.1 * len(columns) else " "  # two lines where it is narrow
+        size = f"{block.out_size} × {block.out_size}{gap}× {block.out_channels}"
         axes.text((start + stop - 1) / 2, -0.1, size, ha="center", va="top", fontsize=8)
 
 
@@ -118,12 +122,12 @@ def _stage_firsts(plan: Blueprint) -> list[Block]:
 
 
 def _kernel(block: Block) -> int | None:
-    """Side of the kernel; None for the mean and the dense layer."""
+    """Side of the kernel or of the max pool's window; None for the mean and the dense layer."""
     return getattr(block, "kernel_size", None)
 
 
 def _width(block: Block) -> int:
-    """Channels at the widest: between expand and project, or of the output."""
+    """Channels in the middle of an elastic block, or of another's output."""
     return getattr(block, "mid_channels", block.out_channels)
 
 

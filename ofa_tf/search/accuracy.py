@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from ofa_tf.search.sampling import ArchSampler
 from ofa_tf.spaces import Arch, SearchSpace, get_space
 
 _FORMAT = "ofa_tf accuracy predictor 1"
-_CHUNK = 8192  # archs predicted at once; bounds the memory for the hidden layers
+_CHUNK = 1024  # archs predicted at once; their hidden layers stay in the processor's cache
 _FEWEST = 10
 _ENOUGH = 50
 _TRUSTED_KENDALL = 0.5
@@ -88,7 +89,8 @@ class AccuracyPredictor:
     Args:
         space: the space whose codes it takes.
         layers: (kernel, bias) of each layer; ReLU between them.
-        report: how well it predicts archs that it was not fitted on (see `fit`).
+        report: how well it predicts archs that it was not fitted on (see `fit`), or where it
+            comes from (see `load`).
     """
 
     space: SearchSpace
@@ -159,15 +161,22 @@ class AccuracyPredictor:
         return dataclasses.replace(fitted, report=report)
 
     def predict(self, codes: np.ndarray) -> np.ndarray:
-        """Accuracies of encoded archs: int (n, code length) -> float64 (n,)."""
+        """Accuracies of encoded archs: int (n, code length) -> float64 (n,).
+
+        NaN at resolutions that the space does not have.
+        """
         values = np.empty(len(codes))
         for start in range(0, len(codes), _CHUNK):
             part = slice(start, start + _CHUNK)
             hidden = self.space.one_hot(codes[part])
             for kernel, bias in self.layers[:-1]:
-                hidden = np.maximum(hidden @ kernel + bias, 0)
+                hidden = hidden @ kernel
+                hidden += bias
+                np.maximum(hidden, 0, out=hidden)
             kernel, bias = self.layers[-1]
             values[part] = (hidden @ kernel + bias)[:, 0]
+        resolutions = codes[:, self.space.columns["resolution"]][:, 0]
+        values[~np.isin(resolutions, self.space.allowed("resolution"))] = np.nan
         return values
 
     __call__ = predict
@@ -183,7 +192,10 @@ class AccuracyPredictor:
 
     @classmethod
     def load(cls, path: str | os.PathLike, space: SearchSpace | None = None) -> AccuracyPredictor:
-        """Reads what `save` wrote.
+        """Reads what `save` wrote, or a published .pth (or .pt) file of PyTorch.
+
+        Of a published file, `report` has its `source` only: how well it predicts is not in it.
+        Which resolutions it answers for: see `ofa_tf.interop.predictors`.
 
         Args:
             path: the file.
@@ -192,6 +204,8 @@ class AccuracyPredictor:
         Raises:
             UsageError: the file is missing, damaged, or of another space; names it.
         """
+        if pathlib.Path(path).suffix in (".pth", ".pt"):
+            return cls._load_published(path, space)
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 head = json.loads(str(arrays["head"]))
@@ -206,6 +220,15 @@ class AccuracyPredictor:
         if not known or not _fit_together(layers, space):
             raise UsageError(f"{path} is damaged, or the accuracy predictor of another version.")
         return cls(space, layers, report)
+
+    @classmethod
+    def _load_published(cls, path: str | os.PathLike, space: SearchSpace | None):
+        from ofa_tf.interop.predictors import read_accuracy_predictor  # torch, only where needed
+
+        space, layers = read_accuracy_predictor(path, space)
+        if not _fit_together(layers, space):
+            raise UsageError(f"{path} is damaged: not all of its numbers are finite.")
+        return cls(space, layers, {"source": f"published file {pathlib.Path(path).name}"})
 
 
 def _fit_layers(

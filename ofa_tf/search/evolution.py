@@ -75,7 +75,7 @@ def evolve(
         generations: at most so many.
         patience: generations without a better arch after which it ends early.
         parent_fraction: share of a generation that stays and has children.
-        mutation_prob: chance to redraw each block and each stage's depth of a mutated arch.
+        mutation_prob: chance to redraw each block, width and stage's depth of a mutated arch.
         resolution_prob: chance to redraw its resolution.
 
     Raises:

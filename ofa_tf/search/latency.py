@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -23,11 +24,9 @@ def distinct_blocks(
 ) -> dict[str, Block]:
     """Every block that archs of the space have at these resolutions (pixels), by its key."""
     blocks: dict[str, Block] = {}
-    for r in space.root.restrict(resolutions=tuple(resolutions)).allowed("resolution"):
-        for k in space.allowed("kernel"):
-            for e in space.allowed("expand"):
-                for block in space.uniform_blueprint(r, k, e, num_classes).blocks:
-                    blocks.setdefault(block.key, block)
+    for _, plan in space.covering_plans(num_classes, tuple(resolutions)):
+        for block in plan.blocks:
+            blocks.setdefault(block.key, block)
     return blocks
 
 
@@ -43,6 +42,8 @@ class LatencyTable:
 
     `slope * sum(block - overhead_ms) + constant_ms`. A block at a feature size that was not
     measured is interpolated, linearly in the pixels of its input, between the nearest that were.
+    Published tables give one block another latency at each resolution, even where its feature
+    size is the same; those are taken as they are, and interpolation starts from their mean.
 
     Args:
         space: the space whose codes it takes.
@@ -56,6 +57,8 @@ class LatencyTable:
         setup: what was measured with: device, tool, settings, date.
         report: errors on whole subnets, see `build_latency_table`.
         rows: what was measured, raw.
+        by_resolution: latencies of blocks that hold at one resolution (pixels) only, by key; they
+            go before those of block_ms. 0 where another block's latency includes it.
     """
 
     space: SearchSpace
@@ -69,36 +72,54 @@ class LatencyTable:
     setup: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     report: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     rows: tuple[Mapping[str, Any], ...] = ()
+    by_resolution: Mapping[int, Mapping[str, float]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         """Raises UsageError where the table cannot answer for its space; names the reason."""
-        for key, ms in {**self.block_ms, "slope": self.slope}.items():
-            if not (_is_number(ms) and ms > 0):
-                raise UsageError(f"A latency table needs positive numbers; {key} is {ms!r}.")
-        for name, ms in {"overhead_ms": self.overhead_ms, "constant_ms": self.constant_ms}.items():
-            if not _is_number(ms):
-                raise UsageError(f"A latency table needs finite numbers; {name} is {ms!r}.")
+        self._check_numbers()
         low, high = min(self.space.resolutions), max(self.space.resolutions)
         if not min(self.resolutions) <= low <= high <= max(self.resolutions):
             raise UsageError(
                 f"A latency table of {self.space.name} spans {low} to {high} pixels, "
                 f"not only {min(self.resolutions)} to {max(self.resolutions)}."
             )
-        wanted = distinct_blocks(self.space, self.num_classes, self.resolutions)
-        for key in wanted:
-            if key not in self.block_ms:
-                raise UsageError(f"The latency table of {self.space.name} lacks the block {key}.")
-        curves: dict[str, dict[int, float]] = {}
-        for key, block in wanted.items():
-            above = max(self.block_ms[key] - self.overhead_ms, 0.0)
-            curves.setdefault(shape_key(block), {})[block.in_size**2] = above
-        sorted_curves = {key: np.array(sorted(curve.items())).T for key, curve in curves.items()}
+        known = {resolution: self._blocks_at(resolution) for resolution in self.resolutions}
+        curves = _curves(known.values())
 
-        def cost(block: Block) -> float:
-            pixels, ms = sorted_curves[shape_key(block)]
+        def cost(block: Block, resolution: int) -> float:
+            if resolution in known:
+                return self.slope * known[resolution][block.key][1]
+            pixels, ms = curves[shape_key(block)]
             return self.slope * float(np.interp(block.in_size**2, pixels, ms))
 
         object.__setattr__(self, "_costs", BlockCosts(self.space, cost, self.num_classes))
+
+    def _check_numbers(self) -> None:
+        for key, ms in {**self.block_ms, "slope": self.slope}.items():
+            if not (_is_number(ms) and ms > 0):
+                raise UsageError(f"A latency table needs positive numbers; {key} is {ms!r}.")
+        for name, ms in {"overhead_ms": self.overhead_ms, "constant_ms": self.constant_ms}.items():
+            if not _is_number(ms):
+                raise UsageError(f"A latency table needs finite numbers; {name} is {ms!r}.")
+        for resolution, latencies in self.by_resolution.items():
+            for key, ms in latencies.items():
+                if not (_is_number(ms) and ms >= 0):
+                    raise UsageError(
+                        f"A latency table needs positive numbers; {key} at {resolution} pixels is "
+                        f"{ms!r}."
+                    )
+
+    def _blocks_at(self, resolution: int) -> dict[str, tuple[Block, float]]:
+        """Each block at a resolution that was measured, with its ms above overhead, by its key."""
+        latencies = {**self.block_ms, **self.by_resolution.get(resolution, {})}
+        blocks = distinct_blocks(self.space, self.num_classes, [resolution])
+        for key in blocks:
+            if key not in latencies:
+                raise UsageError(f"The latency table of {self.space.name} lacks the block {key}.")
+        return {
+            key: (block, max(latencies[key] - self.overhead_ms, 0.0))
+            for key, block in blocks.items()
+        }
 
     def __call__(self, codes: np.ndarray) -> np.ndarray:
         """Latencies of encoded archs in ms: int (n, code length) -> float64 (n,)."""
@@ -116,16 +137,24 @@ class LatencyTable:
 
     @classmethod
     def load(cls, path: str | os.PathLike, space: SearchSpace | None = None) -> LatencyTable:
-        """Reads what `save` wrote.
+        """Reads what `save` wrote, a published YAML file, or a folder of them.
+
+        A folder has one `*_lookup_table.yaml` for each of some resolutions. The table answers
+        for the resolutions of the space from the least to the largest of these, and is exact at
+        each.
 
         Args:
-            path: the file.
-            space: the space, or a restriction of it, to answer for; None for the file's own.
+            path: the file or the folder.
+            space: the space, or a restriction of it, to answer for; None for the file's own, and
+                for published files the built-in space that has their blocks.
 
         Raises:
             UsageError: the file is missing, damaged, of another space, lacks a block, or has a
                 latency that is no positive number; names the file and the thing.
         """
+        path = pathlib.Path(path)
+        if path.is_dir() or path.suffix in (".yaml", ".yml"):
+            return cls._load_published(path, space)
         try:
             fields = read_json(path)
             if fields.pop("format") != _FORMAT:
@@ -135,12 +164,46 @@ class LatencyTable:
                 raise ValueError(f"it is of {name}, not of {space.name}")
             fields["resolutions"] = tuple(fields["resolutions"])
             fields["rows"] = tuple(fields["rows"])
+            fields["by_resolution"] = {
+                int(resolution): latencies
+                for resolution, latencies in fields.get("by_resolution", {}).items()
+            }
             return cls(space=space or get_space(name), **fields)
         except (FailureError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise UsageError(
                 f"The latency table {path} cannot be used: {error} Measure it anew, or choose "
                 f"another file."
             ) from error
+
+    @classmethod
+    def _load_published(cls, path: pathlib.Path, space: SearchSpace | None) -> LatencyTable:
+        from ofa_tf.interop.latency_yaml import read_latency_tables
+
+        published = read_latency_tables(path, space)
+        return cls(
+            space=published.space,
+            num_classes=published.num_classes,
+            resolutions=tuple(published.latencies),
+            block_ms={},
+            overhead_ms=0.0,
+            setup={"source": f"published table {path.name}"},
+            by_resolution=published.latencies,
+        )
+
+
+def _curves(
+    known: Iterable[Mapping[str, tuple[Block, float]]],
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The pixels of the input, ascending, and the ms there, by each block's `shape_key`."""
+    points: dict[str, dict[int, list[float]]] = {}
+    for blocks in known:
+        for block, ms in blocks.values():
+            curve = points.setdefault(shape_key(block), {})
+            curve.setdefault(block.in_size**2, []).append(ms)
+    return {
+        shape: (np.array(sorted(curve)), np.array([np.mean(curve[p]) for p in sorted(curve)]))
+        for shape, curve in points.items()
+    }
 
 
 def _is_number(value: Any) -> bool:

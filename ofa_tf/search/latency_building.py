@@ -97,8 +97,7 @@ def build_latency_table(
     identity = {"space": space.name, "num_classes": num_classes, "precision": precision}
     file = RowFile(path.with_name(f"{path.name}.rows.jsonl"), identity)
     report_progress = progress or (lambda *_: None)
-    largest = (space.restrict(resolutions=[side]).max() for side in resolutions)
-    stems = {space.blueprint(arch, num_classes).blocks[0].key for arch in largest}
+    stems = {plan.blocks[0].key for _, plan in space.covering_plans(num_classes, resolutions)}
 
     def make(plan: Blueprint) -> bytes:
         from ofa_tf.models import build_subnet  # TensorFlow, only where it is needed

@@ -20,7 +20,7 @@ class ArchSampler:
     def __init__(self, space: SearchSpace, seed: int):
         self._space = space
         self._seed = seed
-        self._macs = BlockCosts(space, lambda block: block.macs)
+        self._macs = BlockCosts(space, lambda block, resolution: block.macs)
         self._ends = space.encode([space.min(), space.max()])
 
     def code(self, index: int) -> np.ndarray:

@@ -30,21 +30,26 @@ class Arch:
 
     Args:
         depths: blocks run in each stage.
-        kernel_sizes: depthwise kernel of each block position; 0 where switched off.
-        expand_ratios: middle width over input width of each block position; 0 where switched off.
+        kernel_sizes: kernel of each block position; 0 where switched off.
+        expand_ratios: middle width of each block position over its input width (in ResNets,
+            output width); 0 where switched off.
         resolution: side of the square input image in pixels.
-        widths: width multiplier of each stage, in families that have them; else empty.
+        widths: which width multiplier each part of the network takes, as indices from the
+            narrowest on, in families that have them; else empty.
     """
 
     depths: tuple[int, ...]
     kernel_sizes: tuple[int, ...]
     expand_ratios: tuple[float, ...]
     resolution: int
-    widths: tuple[float, ...] = ()
+    widths: tuple[int, ...] = ()
 
     @classmethod
     def from_dict(cls, choices: dict[str, Any]) -> Arch:
         """Reads the published spelling: `{"ks": [...], "e": [...], "d": [...], "r": 224}`.
+
+        Families with widths have "w" too; ks may be missing where there is one kernel size.
+        "image_size" is read as "r".
 
         Raises:
             UsageError: a key is missing or unknown, or a value is not a number.
@@ -53,16 +58,25 @@ class Arch:
             raise UsageError(f"An arch is a JSON object with ks, e, d and r, not {choices!r}.")
         # The published sampler writes "wid": None for the families that have no width choice.
         given = {key: value for key, value in choices.items() if value is not None}
+        if "image_size" in given and "r" not in given:
+            given["r"] = given.pop("image_size")
         unknown = sorted(set(given) - set(_PUBLISHED_KEYS))
-        missing = sorted({"ks", "e", "d", "r"} - set(given))
+        missing = sorted({"e", "d", "r"} - set(given))
         if unknown or missing:
             raise UsageError(
                 f"An arch has the keys ks, e, d and r (w where the family has widths); "
                 f"missing: {missing}, unknown: {unknown}."
             )
-        fields = {_PUBLISHED_KEYS[key]: _numbers(key, value) for key, value in given.items()}
+        if not all(isinstance(index, int) for index in _as_list(given.get("w", ()))):
+            raise UsageError(
+                f"An arch's w holds indices of width multipliers, 0 for the narrowest, not "
+                f"{given['w']!r}."
+            )
+        fields = {"kernel_sizes": ()} | {
+            _PUBLISHED_KEYS[key]: _numbers(key, value) for key, value in given.items()
+        }
         if len(fields["resolution"]) != 1:
-            raise UsageError(f"An arch has one resolution r, not {choices['r']!r}.")
+            raise UsageError(f"An arch has one resolution r, not {given['r']!r}.")
         fields["resolution"] = fields["resolution"][0]
         return cls(**fields)
 
@@ -91,10 +105,14 @@ class Arch:
 
 def _numbers(key: str, value: Any) -> tuple[float, ...]:
     """A number or a list of them as a tuple, whole numbers as int."""
-    values = value if isinstance(value, (list, tuple)) else [value]
+    values = _as_list(value)
     if not all(_is_number(v) for v in values):
         raise UsageError(f"An arch's {key} holds numbers, not {value!r}.")
     return tuple(int(v) if v == int(v) else float(v) for v in values)
+
+
+def _as_list(value: Any) -> list | tuple:
+    return value if isinstance(value, (list, tuple)) else [value]
 
 
 def _is_number(value: Any) -> bool:

@@ -11,6 +11,25 @@ import dataclasses
 from typing import NamedTuple
 
 
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """The sizes of a block that a supernet slices by; 0 for what the block does not have.
+
+    In a supernet's graph those that archs choose are scalar int32 tensors.
+    """
+
+    kernel_size: int
+    mid_channels: int
+    se_channels: int
+    out_channels: int
+
+    FIELDS = ("kernel_size", "mid_channels", "se_channels", "out_channels")
+
+    def values(self) -> tuple[int, ...]:
+        """In the order of FIELDS."""
+        return tuple(getattr(self, field) for field in self.FIELDS)
+
+
 class WeightedLayer(NamedTuple):
     """One layer with weights inside a block, as the costs see it."""
 
@@ -47,6 +66,11 @@ class Block(abc.ABC):
         return sum(layer.weights + layer.other for layer in self.weighted_layers)
 
     @property
+    def sizes(self) -> Sizes:
+        """The block's sizes, as a supernet slices by them."""
+        return Sizes(*(getattr(self, field, 0) for field in Sizes.FIELDS))
+
+    @property
     def peak_activations(self) -> int:
         """The most tensor elements that are alive at once for one image."""
         return self.in_size**2 * self.in_channels + self.out_size**2 * self.out_channels
@@ -54,7 +78,11 @@ class Block(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class Conv(Block):
-    """A regular convolution without bias, batch norm where asked for, an activation."""
+    """A regular convolution without bias, batch norm where asked for, an activation.
+
+    Args:
+        shortcut: whether the input is added to the output, after the activation.
+    """
 
     name: str
     in_size: int
@@ -64,6 +92,7 @@ class Conv(Block):
     stride: int
     activation: str
     batch_norm: bool = True
+    shortcut: bool = False
 
     @property
     def out_size(self) -> int:
@@ -74,6 +103,7 @@ class Conv(Block):
         return (
             f"conv-{self.in_size}x{self.in_channels}-{self.out_size}x{self.out_channels}"
             f"-k{self.kernel_size}-s{self.stride}-{self.activation}-bn{int(self.batch_norm)}"
+            f"{'-shortcut' * self.shortcut}"
         )
 
     @property
@@ -81,6 +111,11 @@ class Conv(Block):
         weights = self.kernel_size**2 * self.in_channels * self.out_channels
         other = 2 * self.out_channels * self.batch_norm
         return (WeightedLayer(weights, other, self.out_size**2),)
+
+    @property
+    def peak_activations(self) -> int:
+        # The sum of input and output is a third tensor beside them.
+        return super().peak_activations + self.shortcut * self.out_size**2 * self.out_channels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +180,97 @@ class InvertedResidual(Block):
         if self.expand:
             steps.append(image + expanded)
         return max(steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bottleneck(Block):
+    """1x1 reduce, regular convolution, 1x1 widen; the activation after the addition (ResNet).
+
+    Batch norm follows each convolution, also that of the shortcut.
+
+    Args:
+        position: its place among the elastic blocks; None where nothing is chosen.
+        mid_channels: width of the two inner feature maps.
+        shortcut: one of SHORTCUTS; "identity" only where stride and width stay.
+    """
+
+    SHORTCUTS = ("identity", "avg_pool_conv", "conv")
+
+    name: str
+    position: int | None
+    in_size: int
+    in_channels: int
+    mid_channels: int
+    out_channels: int
+    kernel_size: int
+    stride: int
+    activation: str
+    shortcut: str
+
+    @property
+    def out_size(self) -> int:
+        return conv_size(self.in_size, self.stride)
+
+    @property
+    def key(self) -> str:
+        return (
+            f"bottleneck-{self.in_size}x{self.in_channels}"
+            f"-{self.out_size}x{self.out_channels}-mid{self.mid_channels}-k{self.kernel_size}"
+            f"-s{self.stride}-{self.activation}-shortcut_{self.shortcut}"
+        )
+
+    @property
+    def weighted_layers(self) -> tuple[WeightedLayer, ...]:
+        mid, out, out_pixels = self.mid_channels, self.out_channels, self.out_size**2
+        layers = [
+            WeightedLayer(self.in_channels * mid, 2 * mid, self.in_size**2),
+            WeightedLayer(self.kernel_size**2 * mid**2, 2 * mid, out_pixels),
+            WeightedLayer(mid * out, 2 * out, out_pixels),
+        ]
+        if self.shortcut != "identity":
+            layers.append(WeightedLayer(self.in_channels * out, 2 * out, out_pixels))
+        return tuple(layers)
+
+    @property
+    def peak_activations(self) -> int:
+        image = self.in_size**2 * self.in_channels
+        reduced = self.in_size**2 * self.mid_channels
+        filtered = self.out_size**2 * self.mid_channels
+        widened = self.out_size**2 * self.out_channels
+        steps = [image + reduced + filtered, image + filtered + widened]
+        # The shortcut comes last: until then the image stays. In the end, two summands and a sum.
+        if self.shortcut == "avg_pool_conv" and self.stride > 1:
+            pooled = self.out_size**2 * self.in_channels
+            steps.append(widened + image + pooled)
+            image = pooled
+        if self.shortcut != "identity":
+            steps.append(widened + image + widened)
+        return max(*steps, 3 * widened)
+
+
+@dataclasses.dataclass(frozen=True)
+class MaxPool(Block):
+    """The largest of each window of an odd side, padded by kernel_size // 2 on each side."""
+
+    name: str
+    in_size: int
+    in_channels: int
+    kernel_size: int
+    stride: int
+
+    weighted_layers = ()
+
+    @property
+    def out_size(self) -> int:
+        return conv_size(self.in_size, self.stride)
+
+    @property
+    def out_channels(self) -> int:
+        return self.in_channels
+
+    @property
+    def key(self) -> str:
+        return f"max_pool-{self.in_size}x{self.in_channels}-k{self.kernel_size}-s{self.stride}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,7 +350,7 @@ class Blueprint:
         return max(block.peak_activations for block in self.blocks)
 
     @property
-    def elastic_blocks(self) -> tuple[InvertedResidual, ...]:
+    def elastic_blocks(self) -> tuple[InvertedResidual | Bottleneck, ...]:
         """The blocks that the arch chose, by position."""
         return tuple(b for b in self.blocks if getattr(b, "position", None) is not None)
 

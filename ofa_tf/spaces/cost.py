@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,68 +16,144 @@ from ofa_tf.spaces.search_space import SearchSpace
 class BlockCosts:
     """Sums a cost over the blocks of many archs at once, and finds the least sum exactly.
 
-    The cost of every block that the space can draw is tabulated once, by resolution, position,
-    kernel and expand ratio; an arch's cost is then a sum of look-ups.
+    The cost of every block that the space can draw is tabulated once; an arch's cost is then one
+    look-up per block.
 
     Args:
         space: the space whose codes are summed.
-        cost: the cost of one block, e.g. `lambda block: block.macs`.
+        cost: the cost of one block in a network with an input resolution (pixels), e.g.
+            `lambda block, resolution: block.macs`.
         num_classes: classes of the networks that are costed.
     """
 
-    def __init__(self, space: SearchSpace, cost: Callable[[Block], float], num_classes: int = 1000):
+    def __init__(
+        self, space: SearchSpace, cost: Callable[[Block, int], float], num_classes: int = 1000
+    ):
         self.space = space
-        shape = (len(space.root.resolutions), *space.grid_shape)
-        # NaN outside the space, so that a code of another restriction does not look free.
-        self._elastic = np.full(shape, np.nan)
-        self._fixed = np.full(shape[0], np.nan)
-        for r in space.allowed("resolution"):
-            for k in space.allowed("kernel"):
-                for e in space.allowed("expand"):
-                    blueprint = space.uniform_blueprint(r, k, e, num_classes)
-                    for block in blueprint.elastic_blocks:
-                        self._elastic[r, block.position, k, e] = cost(block)
-            elastic = set(blueprint.elastic_blocks)
-            self._fixed[r] = sum(cost(b) for b in blueprint.blocks if b not in elastic)
+        self._tables = _tabulate(space, cost, num_classes)
+        # All tables in one array, where a code's indices are its product with the strides.
+        self._flat = np.concatenate([table.costs.ravel() for table in self._tables])
+        self._starts = np.cumsum([0, *(table.costs.size for table in self._tables[:-1])])
+        self._strides = np.zeros((space.code_length, len(self._tables)))
+        for place, table in enumerate(self._tables):
+            strides = np.array(table.costs.strides) // table.costs.itemsize
+            for column, stride in zip(table.columns, strides, strict=True):
+                if column is not None:
+                    self._strides[column, place] = stride
 
     def __call__(self, codes: np.ndarray) -> np.ndarray:
         """Costs of encoded archs: int (n, code length) -> float64 (n,)."""
-        columns = self.space.columns
-        resolution = codes[:, columns["resolution"]]
-        kernel, expand = codes[:, columns["kernel"]], codes[:, columns["expand"]]
-        position = np.arange(kernel.shape[1])
-        costs = self._elastic[resolution, position, kernel, expand]
-        return self._fixed[resolution[:, 0]] + np.where(kernel >= 0, costs, 0.0).sum(axis=1)
+        # A block that is off costs 0 whatever its other choices are. The product is of floats
+        # because that is many times as fast, and exact for numbers as small as these.
+        indices = np.maximum(codes, 0) @ self._strides + self._starts
+        return self._flat[indices.astype(np.intp)].sum(axis=1)
 
     def minimum(self) -> tuple[float, np.ndarray]:
         """The least cost in the space and the code of an arch that has it; exact.
 
-        Blocks are independent given the resolution, so each takes its cheapest kernel and
-        expand ratio and each stage its cheapest depth.
+        Given resolution and widths, blocks are independent: each takes its cheapest kernel and
+        expand ratio, and each stage its cheapest depth.
         """
         space = self.space
-        best_cost, best_code = np.inf, None
+        given = [space.allowed("width")] * space.family.num_widths + [space.allowed("resolution")]
+        given = np.array(list(itertools.product(*given)), np.int32)
+        codes = np.zeros((len(given), space.code_length), np.int32)
+        codes[:, space.columns["width"].start :] = given
+        self._choose_cheapest(codes)
+        codes = space.canonical(codes)
+        costs = self(codes)
+        return float(costs.min()), codes[costs.argmin()]
+
+    def _choose_cheapest(self, codes: np.ndarray) -> None:
+        """Writes the cheapest kernels, expand ratios and depths into codes that have the rest."""
+        space = self.space
         kernels, expands = space.allowed("kernel"), space.allowed("expand")
-        for r in space.allowed("resolution"):
-            grid = self._elastic[r][:, kernels][:, :, expands]
-            flat = grid.reshape(len(grid), -1)
-            choice, cheapest = flat.argmin(axis=1), flat.min(axis=1)
-            total, depth_indices = self._fixed[r], []
-            for stage in range(space.num_stages):
-                start = space.stage_starts[stage]
-                indices = space.allowed("depth", stage)
-                choices = space.depth_choices[stage]
-                sums = [cheapest[start : start + choices[i]].sum() for i in indices]
-                depth_indices.append(indices[int(np.argmin(sums))])
-                total += min(sums)
-            if total < best_cost:
-                code = np.concatenate(
-                    [
-                        depth_indices,
-                        kernels[choice // len(expands)],
-                        expands[choice % len(expands)],
-                        [r],
-                    ]
-                )
-                best_cost, best_code = float(total), space.canonical(code[None])[0]
-        return best_cost, best_code
+        by_depth = [np.zeros((len(choices), len(codes))) for choices in space.depth_choices]
+        for table in self._tables:
+            kernel, expand, depth, *given = table.columns
+            costs = table.costs
+            if kernel is not None:
+                costs = costs[kernels][:, expands]
+            # (kernels times expand ratios, depths, n)
+            costs = costs[(slice(None),) * 3 + tuple(codes[:, column] for column in given)]
+            costs = costs.reshape(-1, *costs.shape[2:])
+            if kernel is not None:
+                choice = costs[:, -1].argmin(axis=0)  # at the largest depth, which has the block
+                codes[:, kernel] = kernels[choice // len(expands)]
+                codes[:, expand] = expands[choice % len(expands)]
+            if depth is not None:
+                by_depth[depth] += costs.min(axis=0)
+        for stage, costs in enumerate(by_depth):
+            allowed = space.allowed("depth", stage)
+            codes[:, stage] = allowed[costs[allowed].argmin(axis=0)]
+
+
+class _Table(NamedTuple):
+    """What a block costs, by the choices that it depends on.
+
+    The axes of `costs` are kernel, expand ratio, depth, resolution and the widths that it depends
+    on; `columns` are theirs in a code, None for an axis of length 1 that does not matter. Costs
+    are NaN outside the space, so that a code of another restriction does not look free.
+    """
+
+    columns: tuple[int | None, ...]
+    costs: np.ndarray
+
+
+def _tabulate(
+    space: SearchSpace, cost: Callable[[Block, int], float], num_classes: int
+) -> list[_Table]:
+    """The table of each block of the largest net."""
+    tables, present = {}, {}
+    for block in space.root.blueprint(space.root.max(), num_classes).blocks:
+        stage, present[block.name] = _depths_with(space, block.name)
+        columns = (*_position_columns(space, block), stage, space.columns["resolution"].start)
+        columns += tuple(_width_columns(space, block.name))
+        lengths = [1 if column is None else space.num_choices[column] for column in columns]
+        tables[block.name] = _Table(columns, np.full(lengths, np.nan))
+    for code, plan in space.covering_plans(num_classes):
+        for block in plan.blocks:
+            columns, costs = tables[block.name]
+            kernel, expand, _, *rest = (0 if c is None else code[c] for c in columns)
+            there = present[block.name]
+            costs[(kernel, expand, there, *rest)] = cost(block, plan.resolution)
+            costs[:, :, ~there] = 0.0
+    return list(tables.values())
+
+
+def _position_columns(space: SearchSpace, block: Block) -> tuple[int | None, int | None]:
+    """The columns of the kernel and the expand ratio of a block, where it has them."""
+    position = getattr(block, "position", None)
+    if position is None:
+        return None, None
+    return space.columns["kernel"].start + position, space.columns["expand"].start + position
+
+
+def _depths_with(space: SearchSpace, name: str) -> tuple[int | None, np.ndarray]:
+    """The stage whose depth can leave a block out, and at which of its depths the block runs."""
+    for stage, choices in enumerate(space.depth_choices):
+        there = [name in _changed_blocks(space, stage, index) for index in range(len(choices))]
+        if not all(there):
+            return stage, np.array(there)
+    return None, np.array([True])
+
+
+def _width_columns(space: SearchSpace, name: str) -> list[int]:
+    """The columns of the widths that the shape of a block depends on."""
+    columns = range(space.columns["width"].start, space.columns["width"].stop)
+    widest = {column: space.num_choices[column] - 1 for column in columns}
+    return [
+        column
+        for column in columns
+        if _changed_blocks(space, column, 0)[name]
+        != _changed_blocks(space, column, widest[column])[name]
+    ]
+
+
+@functools.lru_cache(maxsize=256)
+def _changed_blocks(space: SearchSpace, column: int, choice: int) -> dict[str, Block]:
+    """The blocks of the largest net with another choice in one column of its code, by name."""
+    root = space.root
+    code = root.encode([root.max()])
+    code[0, column] = choice
+    return {block.name: block for block in root.blueprint(root.decode(code)[0]).blocks}

@@ -3,29 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 from ofa_tf.spaces.arch import Arch
-from ofa_tf.spaces.blueprint import (
-    Block,
-    Blueprint,
-    Classifier,
-    Conv,
-    GlobalPool,
-    InvertedResidual,
-    make_divisible,
-)
+from ofa_tf.spaces.blueprint import Block, Blueprint, Classifier, Conv, GlobalPool, make_divisible
 from ofa_tf.spaces.search_space import SearchSpace
-
-
-class Stage(NamedTuple):
-    """A row of a family's table: blocks of one output width, the first of which may stride."""
-
-    width: int
-    stride: int
-    activation: str
-    squeeze_excite: bool
-    blocks: int = 4
+from ofa_tf.spaces.stages import Stage, elastic_stages, inverted_residual, stage_runs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,37 +33,23 @@ class MobileNetV3:
     width_mult: float = 1.0
     dropout: float = 0.1
 
-    @property
-    def stage_depths(self) -> tuple[int, ...]:
-        return tuple(stage.blocks for stage in self.stages)
+    num_widths = 0
+
+    def stage_runs(self, depths: Sequence[int]) -> tuple[Mapping[int, int], ...]:
+        return stage_runs(self.stages, depths)
 
     def blueprint(self, arch: Arch, num_classes: int) -> Blueprint:
         """The plan of a canonical arch."""
         stem_width = self._width(self.stem_width)
         stem = Conv("stem", arch.resolution, 3, stem_width, 3, self.stem_stride, "hard_swish")
-        blocks: list[Block] = [stem]
-        blocks.append(
-            _block("first", None, stem, stem_width, stem_width, 3, 1, "relu", False, expand=False)
+        first = inverted_residual(
+            "first", None, stem, stem_width, stem_width, 3, 1, "relu", False, expand=False
         )
-        start = 0
-        for s, (stage, depth) in enumerate(zip(self.stages, arch.depths, strict=True)):
-            for b in range(depth):
-                position = start + b
-                in_channels = blocks[-1].out_channels
-                blocks.append(
-                    _block(
-                        f"stage{s}_block{b}",
-                        position,
-                        blocks[-1],
-                        make_divisible(round(in_channels * arch.expand_ratios[position])),
-                        self._width(stage.width),
-                        arch.kernel_sizes[position],
-                        stage.stride if b == 0 else 1,
-                        stage.activation,
-                        stage.squeeze_excite,
-                    )
-                )
-            start += stage.blocks
+        blocks: list[Block] = [
+            stem,
+            first,
+            *elastic_stages(self.stages, arch, first, self.width_mult),
+        ]
         blocks += self._head(blocks[-1], num_classes)
         return Blueprint(arch.resolution, tuple(blocks))
 
@@ -96,34 +65,6 @@ class MobileNetV3:
 
     def _width(self, base: int) -> int:
         return make_divisible(base * self.width_mult)
-
-
-def _block(
-    name: str,
-    position: int | None,
-    previous: Block,
-    mid_channels: int,
-    out_channels: int,
-    kernel_size: int,
-    stride: int,
-    activation: str,
-    squeeze_excite: bool,
-    expand: bool = True,
-) -> InvertedResidual:
-    return InvertedResidual(
-        name=name,
-        position=position,
-        in_size=previous.out_size,
-        in_channels=previous.out_channels,
-        mid_channels=mid_channels,
-        out_channels=out_channels,
-        kernel_size=kernel_size,
-        stride=stride,
-        activation=activation,
-        se_channels=make_divisible(mid_channels // 4) if squeeze_excite else 0,
-        expand=expand,
-        shortcut=stride == 1 and previous.out_channels == out_channels,
-    )
 
 
 def _published(width_mult: float) -> MobileNetV3:

@@ -12,7 +12,8 @@ def corner_archs(space: SearchSpace, resolutions: Sequence[int]) -> dict[str, Ar
     """The uniform archs of least and most depth, kernel and expand ratio, by their names.
 
     As published (arXiv 1908.09791's released code): resolutions x depths x expand ratios x
-    kernels; a choice that the space does not leave open gives one corner, not two.
+    kernels; a choice that the space does not leave open gives one corner, not two. In families
+    with width multipliers the least expand ratio goes with the narrowest ones.
 
     Args:
         space: the part of a space that is trained.
@@ -29,6 +30,7 @@ def corner_archs(space: SearchSpace, resolutions: Sequence[int]) -> dict[str, Ar
             expand_ratios=[expand],
             kernel_sizes=[kernel],
             resolutions=[resolution],
+            widths=space.widths[:1] if expand < space.expand_ratios[-1] else space.widths[-1:],
         )
         corners[f"r{resolution}_d{depth}_e{expand:g}_k{kernel}"] = uniform.max()
     return corners

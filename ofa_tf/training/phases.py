@@ -10,7 +10,8 @@ from ofa_tf.errors import UsageError
 from ofa_tf.spaces import SearchSpace
 
 # How many of the largest choices of (depth, kernel size, expand ratio) each phase opens;
-# None for all. From arXiv 1908.09791, section 3.3, and its released settings.
+# None for all. From arXiv 1908.09791, section 3.3, and its released settings. Width multipliers
+# open with the expand ratios: both are the width of a feature map.
 _OPEN = {
     "largest": (1, 1, 1),
     "kernel": (1, None, 1),
@@ -108,12 +109,11 @@ def open_choices(phase_name: str, space: SearchSpace) -> SearchSpace:
     """The part of a space that is trained when a phase has ended."""
     if phase_name == SANDWICH:
         return space
-    depths, kernel_sizes, expand_ratios = (
-        choices[-count:] if count else choices
-        for choices, count in zip(
-            (space.depths, space.kernel_sizes, space.expand_ratios),
-            _OPEN[phase_name],
-            strict=True,
-        )
-    )
-    return space.restrict(depths=depths, kernel_sizes=kernel_sizes, expand_ratios=expand_ratios)
+    depth, kernel, expand = _OPEN[phase_name]
+    counts = {"depths": depth, "kernel_sizes": kernel, "expand_ratios": expand, "widths": expand}
+    largest = {
+        field: getattr(space, field)[-count:]
+        for field, count in counts.items()
+        if count and getattr(space, field)
+    }
+    return space.restrict(**largest)

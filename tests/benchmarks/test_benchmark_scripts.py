@@ -12,7 +12,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SMALL = ("--space=ofa_mbv3_tiny", "--resolution=32", "--batch_size=8", "--repeats=2")
+SMALL = ("--resolution=32", "--batch_size=8", "--repeats=2")
 
 pytestmark = pytest.mark.slow
 
@@ -29,10 +29,17 @@ def run(script: str, *args: str) -> str:
     return ended.stdout
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_train_step(tmp_path, dtype):
+@pytest.mark.parametrize(
+    ("space", "dtype"),
+    [
+        ("ofa_mbv3_tiny", "float32"),
+        ("ofa_mbv3_tiny", "bfloat16"),
+        ("ofa_resnet_tiny", "float32"),
+    ],
+)
+def test_train_step(tmp_path, space, dtype):
     table = tmp_path / "rows.csv"
-    args = ["--archs=2", f"--dtype={dtype}", f"--output={table}"]
+    args = [f"--space={space}", "--archs=2", f"--dtype={dtype}", f"--output={table}"]
     if importlib.util.find_spec("torch") and importlib.util.find_spec("ofa"):
         args.append("--reference")
     run("train_step.py", *SMALL, *args)
@@ -43,6 +50,19 @@ def test_train_step(tmp_path, dtype):
     assert all(speed > 0 for speed in speeds)
 
 
-def test_elastic_forms():
-    lines = run("elastic_forms.py", *SMALL).splitlines()
+@pytest.mark.parametrize("space", ["ofa_mbv3_tiny", "ofa_resnet_tiny"])
+def test_elastic_forms(space):
+    lines = run("elastic_forms.py", f"--space={space}", *SMALL).splitlines()
     assert [line.split()[0] for line in lines[1:]] == ["largest", "random", "smallest"]
+
+
+def test_predictors():
+    pytest.importorskip("torch")
+    pytest.importorskip("ofa")
+    if "OFA_SHARED" not in os.environ:
+        pytest.skip("OFA_SHARED is not set: the published networks are not at hand")
+    published = pathlib.Path(os.environ["OFA_SHARED"], "data", "published")
+    lines = run("predictors.py", f"--published={published}", "--archs=50", "--repeats=2")
+    rows = [line.split() for line in lines.splitlines()[1:]]
+    assert [row[0] for row in rows] == ["accuracy", "latency"]
+    assert all(float(row[1]) > 0 and float(row[2]) > 0 for row in rows)

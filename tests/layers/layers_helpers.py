@@ -21,6 +21,27 @@ def convolve_depthwise(images: np.ndarray, kernel: np.ndarray, stride: int) -> n
     return convolve(images, full, stride)
 
 
+def pool(images: np.ndarray, kernel_size: int, stride: int) -> np.ndarray:
+    """The largest of each window, padded by k // 2 on each side with what is never the largest."""
+    pad = (kernel_size // 2,) * 2
+    padded = np.pad(images, [(0, 0), pad, pad, (0, 0)], constant_values=-np.inf)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (kernel_size,) * 2, axis=(1, 2))
+    return windows[:, ::stride, ::stride].max(axis=(-2, -1))
+
+
+def halve(images: np.ndarray) -> np.ndarray:
+    """Means of 2x2 windows; at an odd edge of the pixels that there are."""
+    height, width = images.shape[1:3]
+    rows = [images[:, y : y + 2] for y in range(0, height, 2)]
+    return np.stack(
+        [
+            np.stack([row[:, :, x : x + 2].mean(axis=(1, 2)) for x in range(0, width, 2)], axis=1)
+            for row in rows
+        ],
+        axis=1,
+    )
+
+
 def transformed_kernel(kernel: np.ndarray, transforms: dict[int, np.ndarray], size: int):
     """The published kernel transformation, channel by channel.
 

@@ -36,6 +36,19 @@ STRIDED = dataclasses.replace(
     RESIDUAL, activation="relu", out_channels=12, stride=2, se_channels=0, shortcut=False
 )
 KERNELS = {"kernel_sizes": (3, 5, 7)}
+BOTTLENECK = blueprint.Bottleneck(
+    name="block",
+    position=0,
+    in_size=9,
+    in_channels=12,
+    mid_channels=8,
+    out_channels=16,
+    kernel_size=3,
+    stride=2,
+    activation="relu",
+    shortcut="avg_pool_conv",
+)
+IDENTITY = dataclasses.replace(BOTTLENECK, out_channels=12, stride=1, shortcut="identity")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +64,16 @@ class Case:
     sizes: tuple[tuple[int, ...], ...]
 
 
-def run_block(layer, inputs, *sizes):
-    return layer(inputs, sizes=layers.BlockSizes(*sizes))
+def run_block(layer, inputs, kernel, mid, se, out):
+    return layer(inputs, sizes=blueprint.Sizes(kernel, mid, se, out))
+
+
+def run_conv_block(layer, inputs, out):
+    return run_block(layer, inputs, 3, 0, 0, out)
+
+
+def run_bottleneck(layer, inputs, mid, out):
+    return run_block(layer, inputs, 3, mid, 0, out)
 
 
 def run(layer, inputs):
@@ -83,8 +104,14 @@ CASES = {
     "conv_block": Case(
         lambda: layers.ConvBlock(blueprint.Conv("stem", 9, 3, 8, 3, 2, "hard_swish")),
         (2, 9, 9, 3),
-        run,
-        ((3,),),
+        run_conv_block,
+        ((3, 8), (3, 5), (2, 8), (1, 1)),
+    ),
+    "conv_block_with_a_shortcut": Case(
+        lambda: layers.ConvBlock(blueprint.Conv("stem", 9, 6, 6, 3, 1, "relu", shortcut=True)),
+        (2, 9, 9, 6),
+        run_conv_block,
+        ((6, 6), (4, 4), (1, 1)),
     ),
     "conv_block_without_batch_norm": Case(
         lambda: layers.ConvBlock(blueprint.Conv("mix", 1, 6, 8, 1, 1, "relu", batch_norm=False)),
@@ -96,15 +123,45 @@ CASES = {
         lambda: layers.InvertedResidualBlock(RESIDUAL, **KERNELS),
         (2, 9, 9, 8),
         run_block,
-        ((8, 3, 24, 8), (8, 7, 24, 8), (8, 5, 16, 4), (8, 3, 8, 1)),
+        ((8, 3, 24, 8, 8), (8, 7, 24, 8, 8), (8, 5, 16, 4, 8), (8, 3, 8, 1, 8)),
     ),
     "inverted_residual_strided": Case(
         lambda: layers.InvertedResidualBlock(STRIDED, **KERNELS, bn_momentum=0.8, bn_epsilon=1e-3),
         (2, 9, 9, 8),
         run_block,
-        ((8, 3, 24, 0), (8, 7, 24, 0), (8, 5, 16, 0)),
+        ((8, 3, 24, 0, 12), (8, 7, 24, 0, 12), (8, 5, 16, 0, 12)),
     ),
     "first_block": Case(lambda: layers.InvertedResidualBlock(FIRST), (2, 9, 9, 8), run, ((8,),)),
+    "bottleneck": Case(
+        lambda: layers.BottleneckBlock(BOTTLENECK, bn_momentum=0.8, bn_epsilon=1e-3),
+        (2, 9, 9, 12),
+        run_bottleneck,
+        ((12, 8, 16), (12, 4, 16), (7, 8, 16), (12, 8, 9), (5, 3, 6)),
+    ),
+    "bottleneck_with_an_identity": Case(
+        lambda: layers.BottleneckBlock(IDENTITY),
+        (2, 9, 9, 12),
+        run_bottleneck,
+        ((12, 8, 12), (12, 4, 12), (7, 8, 7), (5, 3, 5)),
+    ),
+    "bottleneck_with_a_strided_shortcut": Case(
+        lambda: layers.BottleneckBlock(dataclasses.replace(BOTTLENECK, shortcut="conv")),
+        (2, 9, 9, 12),
+        run_bottleneck,
+        ((12, 8, 16), (5, 3, 6)),
+    ),
+    "max_pool": Case(
+        lambda: layers.MaxPoolBlock(blueprint.MaxPool("pool", 9, 6, 3, 2)),
+        (2, 9, 9, 6),
+        run,
+        ((6,), (4,)),
+    ),
+    "global_pool": Case(
+        lambda: layers.GlobalPoolBlock(blueprint.GlobalPool("pool", 9, 6)),
+        (2, 9, 9, 6),
+        run,
+        ((6,), (4,)),
+    ),
     "classifier": Case(
         lambda: layers.ClassifierBlock(blueprint.Classifier("classifier", 7, 5, 0.1)),
         (3, 1, 1, 7),
@@ -190,4 +247,5 @@ def test_saved_in_a_functional_model(case, layer, rng, tmp_path):
     loaded = keras.models.load_model(path, custom_objects={type(layer).__name__: type(layer)})
     batch = images(rng, *case.input_shape)
     np.testing.assert_array_equal(loaded(batch), model(batch))
-    assert len(loaded.weights) == len(layer.weights) > 0
+    assert len(loaded.weights) == len(layer.weights)
+    assert bool(layer.weights) == ("pool" not in layer.name)

@@ -1,15 +1,24 @@
-"""One supernet for all tests of this folder: its graphs take seconds to trace."""
+"""One supernet of each family for all tests of this folder: its graphs take seconds to trace."""
 
 from __future__ import annotations
 
+import functools
+
 import pytest
-from model_helpers import make_supernet, without_dropout
+from model_helpers import TINY_SPACES, make_supernet, without_dropout
 
 from ofa_tf.models import Supernet
-from ofa_tf.spaces import get_space
 
 
 @pytest.fixture(scope="session")
-def supernet() -> Supernet:
-    """The tiny space without dropout. Tests leave its variables as they found them."""
-    return make_supernet(without_dropout(get_space("ofa_mbv3_tiny")))
+def supernet(request) -> Supernet:
+    """A tiny space without dropout. Tests leave its variables as they found them.
+
+    MobileNetV3, unless a test is parametrized with others (`every_family`).
+    """
+    return _shared(getattr(request, "param", "mbv3"))
+
+
+@functools.cache
+def _shared(family: str) -> Supernet:
+    return make_supernet(without_dropout(TINY_SPACES[family]))

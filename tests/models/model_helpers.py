@@ -11,11 +11,38 @@ import dataclasses
 
 import keras
 import numpy as np
+import pytest
 
 from ofa_tf.models import Supernet
-from ofa_tf.spaces import Arch, SearchSpace
+from ofa_tf.spaces import Arch, SearchSpace, get_space
+from ofa_tf.spaces.proxyless import ProxylessNAS
+from ofa_tf.spaces.stages import Stage
 
 NUM_CLASSES = 10
+TINY_SPACES = {
+    "mbv3": get_space("ofa_mbv3_tiny"),
+    "resnet": get_space("ofa_resnet_tiny"),
+    "proxyless": SearchSpace(
+        "proxyless_tiny",
+        ProxylessNAS(
+            stem_width=16,
+            first_width=8,
+            stages=(
+                Stage(16, 1, "relu6", False, blocks=2),
+                Stage(24, 2, "relu6", False, blocks=2),
+                Stage(40, 1, "relu6", False, blocks=1),
+            ),
+            feature_mix_width=96,
+        ),
+        depths=(1, 2),
+        kernel_sizes=(3, 5, 7),
+        expand_ratios=(2, 3),
+        resolutions=(24, 28, 32),
+    ),
+}
+# The tests that share the `supernet` of conftest.py run with each of these families.
+every_family = pytest.mark.parametrize("supernet", TINY_SPACES, indirect=True)
+two_families = pytest.mark.parametrize("supernet", ["mbv3", "resnet"], indirect=True)
 
 
 def without_dropout(space: SearchSpace) -> SearchSpace:

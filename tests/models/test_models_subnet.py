@@ -7,7 +7,14 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
-from model_helpers import NUM_CLASSES, deviation, make_archs, make_images
+from model_helpers import (
+    NUM_CLASSES,
+    TINY_SPACES,
+    deviation,
+    every_family,
+    make_archs,
+    make_images,
+)
 
 from ofa_tf.models import Supernet, build_subnet
 from ofa_tf.spaces import get_space, list_spaces
@@ -44,24 +51,26 @@ def test_macs_and_params_are_those_of_the_keras_network(name):
     check_counts(space.blueprint(arch, NUM_CLASSES))
 
 
-@pytest.mark.parametrize("index", range(5))
-def test_macs_and_params_of_tiny_subnets(index):
-    space = get_space("ofa_mbv3_tiny")
-    check_counts(space.blueprint(make_archs(space, 5)[index], NUM_CLASSES))
+@pytest.mark.parametrize("family", TINY_SPACES)
+@pytest.mark.parametrize("index", range(4))
+def test_macs_and_params_of_tiny_subnets(family, index):
+    space = TINY_SPACES[family]
+    check_counts(space.blueprint(make_archs(space, 4)[index], NUM_CLASSES))
 
 
 @pytest.mark.parametrize("name", list_spaces())
 def test_supernet_parameters(name):
-    """Those of the largest subnet, and a 25x25 and a 9x9 transform per elastic block."""
+    """Those of the largest subnet, and a 25x25 and a 9x9 transform per block of three kernels."""
     space = get_space(name)
     supernet = Supernet(space, num_classes=1000)
     params = sum(int(np.prod(v.shape)) for v in supernet.trainable_variables)
-    transforms = (25 * 25 + 9 * 9) * space.num_positions
+    transforms = (25 * 25 + 9 * 9) * space.num_positions if len(space.kernel_sizes) == 3 else 0
     assert params == space.blueprint(space.max()).params + transforms
     if name == "ofa_mbv3_w1.0":
         assert params == 7_678_880  # as published
 
 
+@every_family
 def test_subnet_is_plain_keras(supernet, tmp_path):
     model = supernet.subnet(supernet.space.max(), normalization=(MEAN, STD))
     assert {type(layer).__module__.split(".")[0] for layer in model.layers} == {"keras"}
@@ -70,6 +79,21 @@ def test_subnet_is_plain_keras(supernet, tmp_path):
     loaded = keras.models.load_model(tmp_path / "model.keras")
     images = 255 * np.abs(make_images(32, 3, seed=0))
     np.testing.assert_array_equal(loaded(images), model(images))
+
+
+@every_family
+def test_every_layer_of_the_plain_network_is_named_after_the_elastic_one(supernet):
+    """So that weights find their places: `block_layer`, and all that have weights."""
+    model = supernet.subnet(supernet.space.max())
+    named = {
+        f"{block.name}_{name}": layer
+        for block in supernet.blocks
+        for name, layer in block.named_layers.items()
+    }
+    plain = {layer.name: layer for layer in model.layers if layer.weights}
+    assert sorted(named) == sorted(plain)
+    trainable = {id(w) for layer in named.values() for w in layer.trainable_weights}
+    assert trainable == {id(v) for v in supernet.trainable_variables}
 
 
 def test_materializing_copies(supernet):
@@ -101,9 +125,10 @@ def test_name_and_a_fixed_batch(supernet):
     assert deviation(model(images), supernet(images, arch)) < 1e-4
 
 
-def test_one_block_is_a_model_of_its_own():
+@pytest.mark.parametrize("family", TINY_SPACES)
+def test_one_block_is_a_model_of_its_own(family):
     """As the latency table measures them."""
-    space = get_space("ofa_mbv3_tiny")
+    space = TINY_SPACES[family]
     plan = space.blueprint(space.max(), NUM_CLASSES)
     for block in plan.blocks:
         model = build_subnet(dataclasses.replace(plan, blocks=(block,)), batch_size=1)

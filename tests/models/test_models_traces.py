@@ -5,20 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
-from model_helpers import NUM_CLASSES, deviation, make_archs, make_images
+from model_helpers import NUM_CLASSES, TINY_SPACES, deviation, every_family, make_archs, make_images
 
 from ofa_tf.errors import UsageError
 from ofa_tf.layers import KEEP_STATISTICS
 from ofa_tf.models import Supernet
-from ofa_tf.spaces import get_space
 
 RESOLUTIONS = (20, 24, 28, 32, 40)
 
 
-def test_one_trace_per_mode():
-    supernet = Supernet(get_space("ofa_mbv3_tiny"), NUM_CLASSES)
+@pytest.mark.parametrize("family", TINY_SPACES)
+def test_one_trace_per_mode(family):
+    supernet = Supernet(TINY_SPACES[family], NUM_CLASSES)
     images = {side: make_images(side, 2 + side % 3, seed=side) for side in RESOLUTIONS}
-    archs = make_archs(supernet.space, 200)
+    archs = make_archs(supernet.space, 80)
     for mode, traces in (({}, 1), ({"training": True}, 2), ({"bn_update": KEEP_STATISTICS}, 3)):
         for index, arch in enumerate(archs):
             batch = images[RESOLUTIONS[index % len(RESOLUTIONS)]]
@@ -30,6 +30,7 @@ def test_one_trace_per_mode():
     assert supernet.num_traces == 3
 
 
+@every_family
 def test_one_trace_of_a_function_that_takes_the_sizes(supernet):
     space, traces = supernet.space, 0
 
@@ -44,17 +45,18 @@ def test_one_trace_of_a_function_that_takes_the_sizes(supernet):
         traces += 1
         return supernet(images, sizes)
 
-    for index, arch in enumerate(make_archs(space, 200)):
+    for index, arch in enumerate(make_archs(space, 80)):
         images = make_images(RESOLUTIONS[index % 5], 2, seed=index)
         logits = run(images, space.sizes(arch))
         assert deviation(logits, supernet(images, arch)) < 1e-5
     assert traces == 1
 
 
-@pytest.mark.parametrize("index", range(4))
+@every_family
+@pytest.mark.parametrize("index", range(3))
 def test_a_fixed_arch_in_the_callers_graph(supernet, index):
     """Its sizes are static: a graph without branches, and the same logits."""
-    arch = make_archs(supernet.space, 4)[index]
+    arch = make_archs(supernet.space, 3)[index]
     traces = supernet.num_traces
     run = tf.function(lambda images: supernet(images, arch))
     images = make_images(arch.resolution, 4, seed=index)

@@ -14,6 +14,7 @@ from report_helpers import results
 from ofa_tf.errors import FailureError
 from ofa_tf.report import plot_architectures, plot_pareto
 from ofa_tf.report.drawing import draw_blueprints
+from ofa_tf.spaces import get_space, list_spaces
 
 CLOUD = np.random.default_rng(0).random((300, 2)) * [2.0, 0.3] + [0.1, 0.5]
 FRONT = np.array([[0.2, 0.7], [1.0, 0.75], [2.0, 0.8]])
@@ -53,7 +54,10 @@ def test_pareto_picture_shows_the_measured_points(tmp_path):
     assert colored["with"] > colored["without"] + 6 * 30
 
 
-@pytest.mark.parametrize(("space", "count"), [("ofa_mbv3_tiny", 4), ("ofa_mbv3_w1.0", 2)])
+@pytest.mark.parametrize(
+    ("space", "count"),
+    [("ofa_mbv3_tiny", 4), ("ofa_mbv3_w1.0", 2), ("ofa_proxyless_w1.3", 2), ("ofa_resnet50", 2)],
+)
 def test_architecture_picture(tmp_path, space, count):
     rows, plans = results(space, count)
     path = tmp_path / "architectures.png"
@@ -63,7 +67,7 @@ def test_architecture_picture(tmp_path, space, count):
     assert len(np.unique(image.reshape(-1, 3), axis=0)) > 20
 
 
-@pytest.mark.parametrize("space", ["ofa_mbv3_tiny", "ofa_mbv3_cifar", "ofa_mbv3_w1.0"])
+@pytest.mark.parametrize("space", list_spaces())
 def test_one_box_per_block(space):
     plans, rows = draw(space)
     for plan, axes in zip(plans, rows, strict=True):
@@ -74,13 +78,37 @@ def test_one_box_per_block(space):
     assert len(rows[0].patches) < len(rows[1].patches)  # the smallest and the largest
 
 
-def test_equal_positions_share_a_column_and_a_gap_is_marked():
-    plans, rows = draw("ofa_mbv3_tiny", 2)
+@pytest.mark.parametrize("space", list_spaces())
+def test_equal_positions_share_a_column_and_a_gap_is_marked(space):
+    plans, rows = draw(space, 2)
     smallest, largest = ({p.get_x() for p in axes.patches} for axes in rows)
     assert smallest < largest
     crosses = [line for line in rows[0].lines if line.get_marker() == "x"]
     assert len(crosses) == len(plans[1].blocks) - len(plans[0].blocks)
     assert not [line for line in rows[1].lines if line.get_marker() == "x"]
+
+
+def test_columns_are_in_the_order_of_the_blocks():
+    """Also where the first subnet is without a block that another has before its first stage."""
+    space = get_space("ofa_resnet50")
+    plans = [
+        space.blueprint({"d": depths, "e": [0.25] * 18, "w": [2] * 6, "r": 128})
+        for depths in ([0, 0, 2, 0, 1], [2, 1, 0, 0, 0], [0, 0, 0, 0, 2])
+    ]
+    rows = draw_blueprints(Figure(), plans, "abc")
+    column_of: dict[str, float] = {}
+    for plan, axes in zip(plans, rows, strict=True):
+        centers = [box.get_x() + box.get_width() / 2 for box in axes.patches]
+        assert centers == sorted(centers)
+        for block, x in zip(plan.blocks, centers, strict=True):
+            assert column_of.setdefault(block.name, x) == x
+    # One column for each block that any of them has, and the stem's residual block second.
+    assert sorted(map(round, column_of.values())) == list(range(len(column_of)))
+    assert round(column_of["stem1"]) == 1
+    names = [text.get_text() for text in rows[0].texts if text.get_position()[1] == -0.1]
+    assert {"stem0", "stem1", "stem2", "max\npool", "pool", "logits"} <= set(names)
+    assert "32 × 32 × 256" in names
+    assert len([line for line in rows[0].lines if line.get_marker() == "x"]) == 3
 
 
 def test_color_is_the_kernel_and_height_the_width():
@@ -101,8 +129,9 @@ def test_color_is_the_kernel_and_height_the_width():
     assert ordered[0] < 0.5 * ordered[-1]
 
 
-def test_texts_of_a_row_do_not_overlap():
-    _, rows = draw("ofa_mbv3_w1.0", 3)
+@pytest.mark.parametrize("space", ["ofa_mbv3_w1.0", "ofa_proxyless_w1.3", "ofa_resnet50"])
+def test_texts_of_a_row_do_not_overlap(space):
+    _, rows = draw(space, 3)
     figure = rows[0].figure
     figure.set_size_inches(10, 5)
     figure.set_layout_engine("constrained")

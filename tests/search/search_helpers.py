@@ -15,6 +15,7 @@ from ofa_tf.spaces import SearchSpace, get_space
 TINY = get_space("ofa_mbv3_tiny")
 LOW, MIDDLE, HIGH = TINY.resolutions[0], TINY.resolutions[-2], TINY.resolutions[-1]
 SMALL = TINY.restrict(kernel_sizes=(3, 7), expand_ratios=(2, 4), resolutions=(LOW, MIDDLE))
+RESNET = get_space("ofa_resnet_tiny")  # with elastic widths; small enough as it is
 
 
 def all_codes(space: SearchSpace) -> np.ndarray:
@@ -23,6 +24,7 @@ def all_codes(space: SearchSpace) -> np.ndarray:
         [space.allowed("depth", stage) for stage in range(space.num_stages)]
         + [space.allowed("kernel")] * space.num_positions
         + [space.allowed("expand")] * space.num_positions
+        + [space.allowed("width")] * space.family.num_widths
         + [space.allowed("resolution")]
     )
     rows = np.array(list(itertools.product(*columns)), np.int32)

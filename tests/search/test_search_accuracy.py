@@ -1,12 +1,13 @@
 """Collecting accuracies, and the predictor that is fitted on them."""
 
+import dataclasses
 import json
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from search_helpers import SMALL, TINY, made_up_accuracy
+from search_helpers import HIGH, LOW, MIDDLE, SMALL, TINY, made_up_accuracy
 
 from ofa_tf.errors import FailureError, UsageError
 from ofa_tf.search import AccuracyPredictor, collect_accuracies
@@ -38,10 +39,11 @@ def test_an_arch_depends_on_seed_and_index_only(tmp_path):
     assert not set(many[2:]) & set(other[2:])
 
 
-def test_half_of_the_archs_are_spread_over_macs(tmp_path):
-    space = get_space("ofa_mbv3_w1.0")
+@pytest.mark.parametrize("name", ["ofa_mbv3_w1.0", "ofa_resnet50"])
+def test_half_of_the_archs_are_spread_over_macs(tmp_path, name):
+    space = get_space(name)
     archs, _ = collect_accuracies(space, lambda arch: 0.5, tmp_path / "rows.jsonl", 202)
-    macs = BlockCosts(space, lambda block: block.macs)
+    macs = BlockCosts(space, lambda block, resolution: block.macs)
     values = macs(space.encode(archs[2:]))
     low, high = macs(space.encode([space.min(), space.max()]))
     share = (values - low) / (high - low)
@@ -146,6 +148,13 @@ def test_many_archs_are_predicted_as_one_by_one(predictor):
     one_by_one = [predictor(codes[i : i + 1])[0] for i in (0, 8191, 8192, 8999)]
     np.testing.assert_allclose(predictor(codes)[[0, 8191, 8192, 8999]], one_by_one, atol=1e-6)
     assert predictor(codes[:0]).shape == (0,)
+
+
+def test_a_resolution_outside_the_space_has_no_accuracy(predictor):
+    codes = TINY.sample_codes(50, np.random.default_rng(3))
+    resolutions = np.array([arch.resolution for arch in TINY.decode(codes)])
+    values = dataclasses.replace(predictor, space=TINY.restrict(resolutions=(LOW, HIGH)))(codes)
+    np.testing.assert_array_equal(np.isnan(values), resolutions == MIDDLE)
 
 
 def test_noise_is_said_plainly():

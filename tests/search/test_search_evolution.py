@@ -4,23 +4,26 @@ import hypothesis
 import numpy as np
 import pytest
 from hypothesis import strategies as st
-from search_helpers import SMALL, TINY, all_codes, made_up_accuracy
+from search_helpers import RESNET, SMALL, TINY, all_codes, made_up_accuracy
 
 from ofa_tf.errors import UsageError
 from ofa_tf.search import check_reachable, evolve
 from ofa_tf.spaces import BlockCosts, get_space
 
+SPACES = ["ofa_mbv3_tiny", "ofa_mbv3_w1.0", "ofa_resnet50"]
 QUICK = {"population": 40, "generations": 30, "patience": 10}
 
 
 def macs_of(space):
-    return BlockCosts(space, lambda block: block.macs, num_classes=10)
+    return BlockCosts(space, lambda block, resolution: block.macs, num_classes=10)
 
 
 @hypothesis.settings(max_examples=25, deadline=None)
-@hypothesis.given(seed=st.integers(0, 2**32 - 1), share=st.floats(0, 1), wide=st.booleans())
-def test_every_reachable_budget_is_met_in_the_space(seed, share, wide):
-    space = get_space("ofa_mbv3_w1.0") if wide else TINY
+@hypothesis.given(
+    seed=st.integers(0, 2**32 - 1), share=st.floats(0, 1), name=st.sampled_from(SPACES)
+)
+def test_every_reachable_budget_is_met_in_the_space(seed, share, name):
+    space = get_space(name)
     macs = macs_of(space)
     least, most = macs.minimum()[0], macs(space.encode([space.max()]))[0]
     budget = least + share * (most - least)
@@ -32,12 +35,13 @@ def test_every_reachable_budget_is_met_in_the_space(seed, share, wide):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 0.8])
-def test_finds_the_best_of_all_archs_of_a_small_space(share):
-    codes, accuracy, macs = all_codes(SMALL), made_up_accuracy(SMALL), macs_of(SMALL)
-    assert len(codes) == SMALL.num_subnets
+@pytest.mark.parametrize("space", [SMALL, RESNET], ids=lambda space: space.name)
+def test_finds_the_best_of_all_archs_of_a_small_space(space, share):
+    codes, accuracy, macs = all_codes(space), made_up_accuracy(space), macs_of(space)
+    assert len(codes) == space.num_subnets
     costs = macs(codes)
     budget = costs.min() + share * np.ptp(costs)
-    result = evolve(SMALL, accuracy, {"macs": (macs, budget)}, population=100)
+    result = evolve(space, accuracy, {"macs": (macs, budget)}, population=100)
     assert result.accuracy == pytest.approx(accuracy(codes[costs <= budget]).max())
 
 
@@ -75,7 +79,7 @@ def test_without_a_constraint_the_best_of_the_space_is_found():
 
 
 def test_several_budgets_are_met_together():
-    macs, params = macs_of(TINY), BlockCosts(TINY, lambda block: block.params, 10)
+    macs, params = macs_of(TINY), BlockCosts(TINY, lambda block, resolution: block.params, 10)
     budgets = {
         "macs": (macs, 1.1 * macs.minimum()[0]),
         "params": (params, 1.1 * params.minimum()[0]),
@@ -108,7 +112,7 @@ def test_an_unreachable_budget_names_the_exact_minimum(share):
 
 def test_budgets_that_exclude_each_other_are_refused():
     macs = macs_of(SMALL)
-    negated = BlockCosts(SMALL, lambda block: -block.macs, 10)
+    negated = BlockCosts(SMALL, lambda block, resolution: -block.macs, 10)
     budgets = {"macs": (macs, 1.01 * macs.minimum()[0]), "negated": (negated, -1e6)}
     with pytest.raises(UsageError, match=r"meets all of macs <= .*, negated <= -1e\+06"):
         evolve(SMALL, made_up_accuracy(SMALL), budgets, **QUICK)

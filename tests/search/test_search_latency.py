@@ -7,12 +7,24 @@ import math
 
 import numpy as np
 import pytest
-from search_helpers import HIGH, LOW, MIDDLE, SMALL, TINY, FakeDevice, all_codes, measurement
+from search_helpers import (
+    HIGH,
+    LOW,
+    MIDDLE,
+    RESNET,
+    SMALL,
+    TINY,
+    FakeDevice,
+    all_codes,
+    measurement,
+)
 
 from ofa_tf.errors import UsageError
 from ofa_tf.search import LatencyTable, build_latency_table
 from ofa_tf.search.latency import distinct_blocks
 from ofa_tf.spaces import get_space
+
+KEY = "classifier-160-10"
 
 
 def known_ms(block) -> float:
@@ -37,14 +49,15 @@ def make_table(space=TINY, resolutions=(LOW, HIGH), **changes) -> LatencyTable:
 # -- prediction ----------------------------------------------------------------------------------
 
 
-def test_predicts_the_corrected_sum_over_blocks_at_any_resolution():
-    table = make_table()
-    codes = TINY.sample_codes(100, np.random.default_rng(0))
+@pytest.mark.parametrize("space", [TINY, RESNET], ids=lambda space: space.name)
+def test_predicts_the_corrected_sum_over_blocks_at_any_resolution(space):
+    table = make_table(space)
+    codes = space.sample_codes(100, np.random.default_rng(0))
     expected = [
-        1.25 * sum(known_ms(b) - 0.002 for b in TINY.blueprint(arch, 10).blocks) + 0.5
-        for arch in TINY.decode(codes)
+        1.25 * sum(known_ms(b) - 0.002 for b in space.blueprint(arch, 10).blocks) + 0.5
+        for arch in space.decode(codes)
     ]
-    assert {arch.resolution for arch in TINY.decode(codes)} == set(TINY.resolutions)
+    assert {arch.resolution for arch in space.decode(codes)} == set(space.resolutions)
     np.testing.assert_allclose(table(codes), expected, rtol=1e-9)
 
 
@@ -57,12 +70,71 @@ def test_a_block_no_slower_than_nothing_counts_nothing():
     np.testing.assert_allclose(free(codes), least(codes))
 
 
-def test_the_minimum_is_that_of_all_archs():
-    table = make_table(SMALL, (LOW, MIDDLE))
-    codes = all_codes(SMALL)
+@pytest.mark.parametrize("space", [SMALL, RESNET], ids=lambda space: space.name)
+def test_the_minimum_is_that_of_all_archs(space):
+    table = make_table(space, (LOW, space.resolutions[-1]))
+    codes = all_codes(space)
     least, code = table.minimum()
     assert least == pytest.approx(table(codes).min())
     assert table(code[None])[0] == pytest.approx(least)
+
+
+@pytest.mark.parametrize("space", [SMALL, RESNET], ids=lambda space: space.name)
+def test_distinct_blocks_are_those_of_all_archs(space):
+    everything = [space.blueprint(arch, 10) for arch in space.decode(all_codes(space))]
+    expected = {block.key for plan in everything for block in plan.blocks}
+    assert set(distinct_blocks(space, 10, space.resolutions)) == expected
+
+
+# -- latencies that hold at one resolution --------------------------------------------------------
+
+
+def own_latencies(resolutions) -> dict[int, dict[str, float]]:
+    """Latencies of the blocks at each resolution that differ even where the blocks are equal."""
+    return {
+        side: {
+            key: known_ms(block) * (1 + index)
+            for key, block in distinct_blocks(TINY, 10, [side]).items()
+        }
+        for index, side in enumerate(resolutions)
+    }
+
+
+def test_latencies_of_a_resolution_are_exact_there():
+    latencies = own_latencies(TINY.resolutions)
+    table = make_table(resolutions=TINY.resolutions, block_ms={}, by_resolution=latencies)
+    archs = TINY.decode(TINY.sample_codes(50, np.random.default_rng(0)))
+    expected = [
+        1.25 * sum(latencies[arch.resolution][b.key] - 0.002 for b in plan.blocks) + 0.5
+        for arch, plan in ((arch, TINY.blueprint(arch, 10)) for arch in archs)
+    ]
+    np.testing.assert_allclose(table(TINY.encode(archs)), expected, rtol=1e-12)
+
+
+def test_between_resolutions_they_are_interpolated():
+    """Blocks that are equal at both ends count with their mean."""
+    table = make_table(block_ms={}, by_resolution=own_latencies((LOW, HIGH)))
+    arch = dataclasses.replace(TINY.min(), resolution=MIDDLE)
+    codes = TINY.encode(dataclasses.replace(arch, resolution=side) for side in (LOW, MIDDLE, HIGH))
+    low, middle, high = table(codes)
+    assert low < middle < high
+    only_classifier = {
+        side: {key: ms if key.startswith("classifier") else 0.0 for key, ms in latencies.items()}
+        for side, latencies in own_latencies((LOW, HIGH)).items()
+    }
+    table = make_table(block_ms={}, by_resolution=only_classifier, overhead_ms=0.0)
+    low, middle, high = table(codes) - 0.5
+    assert middle == pytest.approx((low + high) / 2)
+    assert high == pytest.approx(2 * low)
+
+
+def test_they_go_before_the_others_and_into_the_file(tmp_path):
+    table = make_table(by_resolution={LOW: {KEY: 7.0}})
+    codes = TINY.encode([dataclasses.replace(TINY.min(), resolution=r) for r in (LOW, HIGH)])
+    more = table(codes) - make_table()(codes)
+    assert more == pytest.approx([1.25 * (7.0 - table.block_ms[KEY]), 0.0])
+    table.save(tmp_path / "table.json")
+    assert LatencyTable.load(tmp_path / "table.json") == table
 
 
 # -- the file ------------------------------------------------------------------------------------
@@ -78,9 +150,6 @@ def test_saved_and_loaded_it_is_the_same(tmp_path):
     assert restricted.minimum()[0] >= table.minimum()[0]
 
 
-KEY = "classifier-160-10"
-
-
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -89,10 +158,12 @@ KEY = "classifier-160-10"
         (lambda t: t["block_ms"].update({KEY: 0}), f"{KEY} is 0"),
         (lambda t: t["block_ms"].update({KEY: -1.5}), f"{KEY} is -1.5"),
         (lambda t: t["block_ms"].update({KEY: "fast"}), f"{KEY} is 'fast'"),
+        (lambda t: t["by_resolution"].update({LOW: {KEY: -1}}), f"{KEY} at {LOW} pixels is -1"),
+        (lambda t: t["by_resolution"].update({"low": {}}), "'low'"),
         (lambda t: t.update(slope=-1.0), "slope is -1.0"),
         (lambda t: t.update(constant_ms=math.inf), "constant_ms is inf"),
         (lambda t: t.update(resolutions=[LOW, MIDDLE]), f"not only {LOW} to {MIDDLE}"),
-        (lambda t: t.update(resolutions=[LOW, 33]), f"not to [{LOW}, 33]"),
+        (lambda t: t.update(resolutions=[LOW, 33]), "not to [33]"),
         (lambda t: t.update(space="ofa_mbv3_huge"), "ofa_mbv3_huge"),
         (lambda t: t.update(format="other"), "it is no latency table"),
         (lambda t: t.pop("overhead_ms"), "overhead_ms"),

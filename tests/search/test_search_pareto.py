@@ -2,8 +2,9 @@
 
 import hypothesis
 import numpy as np
+import pytest
 from hypothesis import strategies as st
-from search_helpers import SMALL, all_codes, made_up_accuracy
+from search_helpers import RESNET, SMALL, all_codes, made_up_accuracy
 
 from ofa_tf.search import pareto_front, predicted_front
 from ofa_tf.spaces import BlockCosts
@@ -24,10 +25,14 @@ def test_front_is_what_brute_force_says(drawn):
     assert found == sorted(expected)
 
 
-def test_predicted_front_is_the_true_front_of_a_small_space():
-    accuracy, macs = made_up_accuracy(SMALL), BlockCosts(SMALL, lambda block: block.macs, 10)
-    codes, costs, values = predicted_front(SMALL, accuracy, macs)
-    everything = all_codes(SMALL)
+@pytest.mark.parametrize("space", [SMALL, RESNET], ids=lambda space: space.name)
+def test_predicted_front_is_the_true_front_of_a_small_space(space):
+    accuracy, macs = (
+        made_up_accuracy(space),
+        BlockCosts(space, lambda block, resolution: block.macs, 10),
+    )
+    codes, costs, values = predicted_front(space, accuracy, macs)
+    everything = all_codes(space)
     best = pareto_front(macs(everything), accuracy(everything))
     np.testing.assert_array_equal(costs, macs(everything)[best])
     np.testing.assert_array_equal(values, accuracy(everything)[best])

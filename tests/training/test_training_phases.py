@@ -35,6 +35,30 @@ def test_phase_opens_the_published_choices(name):
     assert restricted.max() == W1.max()
 
 
+RESNET = get_space("ofa_resnet50")
+OPEN_RESNET = {  # depths, expand ratios, indices of widths
+    "largest": ((2,), (0.35,), (2,)),
+    "kernel": ((2,), (0.35,), (2,)),
+    "depth1": ((1, 2), (0.35,), (2,)),
+    "depth2": ((0, 1, 2), (0.35,), (2,)),
+    "expand1": ((0, 1, 2), (0.25, 0.35), (1, 2)),
+    "expand2": ((0, 1, 2), (0.2, 0.25, 0.35), (0, 1, 2)),
+}
+
+
+@pytest.mark.parametrize("name", OPEN_RESNET)
+def test_widths_open_with_the_expand_ratios(name):
+    restricted = Phase(name, 1, 0.1).restrict(RESNET)
+    choices = (restricted.depths, restricted.expand_ratios, restricted.widths)
+    assert choices == OPEN_RESNET[name]
+    assert restricted.max() == RESNET.max()
+    # The stem can only be skipped where the least depth is open.
+    skips = restricted.min().depths[0] == 0
+    assert skips == (0 in restricted.depths)
+    # W1 has no widths to restrict.
+    assert Phase(name, 1, 0.1).restrict(W1).widths == ()
+
+
 def test_phases_are_the_published_ones_in_order():
     assert tuple(OPEN) == PHASE_NAMES
 
