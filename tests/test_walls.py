@@ -21,7 +21,8 @@ FLOORS = (
     ("spaces",),
     ("layers",),
     ("models", "data", "workdir"),
-    ("training", "search", "export", "interop", "report"),
+    ("interop",),
+    ("training", "search", "export", "report"),
     ("cli",),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -1,0 +1,225 @@
+"""Published latency tables: YAML files of block latencies, one for each input resolution.
+
+An entry is `expanded_conv-input:112x112x24-output:56x56x32-expand:144-kernel:3-stride:2-idskip:0
+-se:0-hs:0` (on one line) with a `mean` in ms. That is the MobileNetV3 form. In the ProxylessNAS
+form, expand is the ratio instead of the middle width, se and hs are absent, and Logits is
+everything after Conv_1.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ofa_tf.errors import UsageError
+from ofa_tf.spaces import SearchSpace, get_space, list_spaces
+from ofa_tf.spaces.blueprint import Block, InvertedResidual
+
+_NUM_NAMED = 3  # missing keys that an error names
+
+# The published names of the layers before and after the blocks.
+_MOBILENET_V3 = {
+    "stem": "Conv",
+    "final_expand": "Conv_1",
+    "pool": "AvgPool2D",
+    "feature_mix": "Conv_2",
+    "classifier": "Logits",
+}
+_PROXYLESS = {"stem": "Conv", "feature_mix": "Conv_1", "classifier": "Logits"}
+
+
+class PublishedLatencies(NamedTuple):
+    """What published files say about the blocks of a space.
+
+    Args:
+        space: the space, restricted to the resolutions from the least to the largest file's.
+        num_classes: classes of the networks.
+        latencies: ms by resolution (pixels, ascending) and `Block.key`; 0 where another block's
+            latency includes it.
+    """
+
+    space: SearchSpace
+    num_classes: int
+    latencies: dict[int, dict[str, float]]
+
+
+class _File(NamedTuple):
+    path: pathlib.Path
+    resolution: int
+    num_classes: int
+    means: dict[str, float]  # ms by published key
+
+
+def read_latency_tables(path: pathlib.Path, space: SearchSpace | None = None) -> PublishedLatencies:
+    """Reads one published file, or a folder's `*_lookup_table.yaml`.
+
+    Args:
+        path: the file or the folder.
+        space: the space whose blocks are looked up; None for the built-in one that has all of
+            its blocks in the files.
+
+    Raises:
+        UsageError: no file, a damaged or foreign one, a `mean` that is missing or no positive
+            number, or missing blocks; names the file and the keys.
+    """
+    files = _read_files(path)
+    resolutions = [file.resolution for file in files]
+    spaces = [space] if space else [get_space(name) for name in list_spaces()]
+    nearest: tuple[str, list[str]] | None = None
+    for candidate in spaces:
+        if not set(resolutions) <= set(candidate.root.resolutions):
+            continue
+        latencies, missing = _look_up(candidate, files)
+        if not missing:
+            restricted = _within(candidate, resolutions, path)
+            return PublishedLatencies(restricted, files[0].num_classes, latencies)
+        if nearest is None or len(missing) < len(nearest[1]):
+            nearest = (candidate.name, missing)
+    if nearest is None:
+        raise UsageError(
+            f"{path} is for {resolutions} pixels, which are not all in "
+            f"{space.name if space else 'any known space'}."
+        )
+    name, missing = nearest
+    raise UsageError(
+        f"{path} is no latency table of {'' if space else 'a known space; the nearest is '}{name}: "
+        f"{len(missing)} blocks are missing: {', '.join(missing[:_NUM_NAMED])}."
+    )
+
+
+def _within(space: SearchSpace, resolutions: Sequence[int], path: pathlib.Path) -> SearchSpace:
+    """The space between the least and the largest of some resolutions."""
+    low, high = min(resolutions), max(resolutions)
+    kept = [side for side in space.resolutions if low <= side <= high]
+    if not kept:
+        raise UsageError(
+            f"{path} is for {low} to {high} pixels, not for {list(space.resolutions)}."
+        )
+    return space.restrict(resolutions=kept)
+
+
+def _read_files(path: pathlib.Path) -> list[_File]:
+    """The files by ascending resolution."""
+    paths = sorted(path.glob("*_lookup_table.yaml")) if path.is_dir() else [path]
+    if not paths:
+        raise UsageError(f"{path} has no file that is called *_lookup_table.yaml.")
+    files = sorted(map(_read_file, paths), key=lambda file: file.resolution)
+    for file, other in itertools.pairwise(files):
+        if file.resolution == other.resolution or file.num_classes != other.num_classes:
+            raise UsageError(
+                f"{path} has files that are not one table: {file.path.name} is for "
+                f"{file.resolution} pixels and {file.num_classes} classes, {other.path.name} for "
+                f"{other.resolution} and {other.num_classes}."
+            )
+    return files
+
+
+def _read_file(path: pathlib.Path) -> _File:
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the former is compiled, so faster
+    try:
+        content = yaml.load(path.read_bytes(), loader)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        said = " ".join(str(error).split())  # YAML's errors have several lines
+        raise UsageError(f"The latency table {path} cannot be read: {said}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} is no latency table: it has no entries by block.")
+    means = {str(key): _mean(path, key, entry) for key, entry in content.items()}
+    return _File(
+        path,
+        _number_in(path, means, r"Conv-input:(\d+)x\1x3-output:.*", "Conv-input:224x224x3"),
+        _number_in(path, means, r"Logits-input:.*-output:(\d+)", "Logits-...-output:1000"),
+        means,
+    )
+
+
+def _mean(path: pathlib.Path, key: Any, entry: Any) -> float:
+    mean = entry.get("mean") if isinstance(entry, dict) else None
+    is_number = isinstance(mean, (int, float)) and not isinstance(mean, bool)
+    if not (is_number and math.isfinite(mean) and mean > 0):
+        raise UsageError(
+            f"The latency table {path} needs a mean that is a positive number of ms at {key!r}, "
+            f"not {mean!r}."
+        )
+    return float(mean)
+
+
+def _number_in(path: pathlib.Path, means: Mapping[str, float], pattern: str, like: str) -> int:
+    """The number in the one key of that pattern."""
+    numbers = [int(match[1]) for match in map(re.compile(pattern).fullmatch, means) if match]
+    if len(numbers) != 1:
+        raise UsageError(f"{path} is no latency table: it has {len(numbers)} keys like {like}.")
+    return numbers[0]
+
+
+def _look_up(
+    space: SearchSpace, files: Sequence[_File]
+) -> tuple[dict[int, dict[str, float]], list[str]]:
+    """The latencies of all blocks of a space by resolution, and the keys that are missing."""
+    latencies: dict[int, dict[str, float]] = {}
+    missing = []
+    for file in files:
+        found = latencies[file.resolution] = {}
+        for key, published in _published_keys(space, file).items():
+            if published is None:
+                found[key] = 0.0
+            elif published in file.means:
+                found[key] = file.means[published]
+            else:
+                missing.append(f"{published} in {file.path.name}")
+    return latencies, missing
+
+
+def _published_keys(space: SearchSpace, file: _File) -> dict[str, str | None]:
+    """How the form of a file spells each block of a space; None for what another includes."""
+    is_mobilenet_v3 = any("-se:" in key for key in file.means)
+    keys: dict[str, str | None] = {}
+    for _, plan in space.covering_plans(file.num_classes, [file.resolution]):
+        for block, previous in zip(plan.blocks, (None, *plan.blocks), strict=False):
+            if block.key not in keys:
+                spell = _mobilenet_v3_key if is_mobilenet_v3 else _proxyless_key
+                keys[block.key] = spell(block, previous)
+    return keys
+
+
+def _mobilenet_v3_key(block: Block, previous: Block | None) -> str:
+    if isinstance(block, InvertedResidual):
+        return (
+            f"{_block_key(block, block.mid_channels)}-se:{int(block.se_channels > 0)}"
+            f"-hs:{int(block.activation == 'hard_swish')}"
+        )
+    output = block.out_channels if block.name == "classifier" else _out_shape(block)
+    # What no published table has is missing under our own key.
+    layer = _MOBILENET_V3.get(block.name)
+    return f"{layer}-input:{_in_shape(block)}-output:{output}" if layer else block.key
+
+
+def _proxyless_key(block: Block, previous: Block | None) -> str | None:
+    if isinstance(block, InvertedResidual):
+        return _block_key(block, round(block.mid_channels / block.in_channels))
+    if block.name == "pool":
+        return None
+    layer = _PROXYLESS.get(block.name)
+    if layer == "Logits":
+        return f"{layer}-input:{_in_shape(previous)}-output:{block.out_channels}"
+    return f"{layer}-input:{_in_shape(block)}-output:{_out_shape(block)}" if layer else block.key
+
+
+def _block_key(block: InvertedResidual, expand: int) -> str:
+    return (
+        f"expanded_conv-input:{_in_shape(block)}-output:{_out_shape(block)}-expand:{expand}"
+        f"-kernel:{block.kernel_size}-stride:{block.stride}-idskip:{int(block.shortcut)}"
+    )
+
+
+def _in_shape(block: Block) -> str:
+    return f"{block.in_size}x{block.in_size}x{block.in_channels}"
+
+
+def _out_shape(block: Block) -> str:
+    return f"{block.out_size}x{block.out_size}x{block.out_channels}"
