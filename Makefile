@@ -14,12 +14,13 @@ STAMP := $(VENV)/.complete-$(KEY)
 CHECK_PYTHON := import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info < (3, 14))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart test test-slow lint clean
+.PHONY: help venv quickstart test test-slow test-reference lint clean
 
 help:
 	@echo "make quickstart  train, search and convert on the embedded images; see runs/quickstart"
 	@echo "make test        run the default tests"
 	@echo "make test-slow   run the tests that take minutes"
+	@echo "make test-reference  compare with the PyTorch reference, which it installs into .venv"
 	@echo "make lint        check style and format with ruff"
 	@echo "make venv        only make .venv, which the others do by themselves (about two minutes)"
 	@echo "make clean       remove .venv and the caches; runs/ is kept"
@@ -48,6 +49,12 @@ test: venv
 # Exit code 5 of pytest: no test is marked slow, which is no failure.
 test-slow: venv
 	$(BIN)/python -m pytest -m slow || [ $$? -eq 5 ]
+
+# PyTorch and the reference are large and only these tests need them.
+test-reference: venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt --editable '.[reference]'
+	$(BIN)/python -m pytest -m reference
 
 lint: venv
 	$(BIN)/ruff check .

@@ -14,6 +14,7 @@ __all__ = [
     "SearchSpace",
     "Supernet",
     "get_space",
+    "interop",
     "list_spaces",
     "search",
 ]
@@ -22,6 +23,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name == "Supernet":
         return importlib.import_module("ofa_tf.models").Supernet
-    if name == "search":
-        return importlib.import_module("ofa_tf.search")
+    if name in ("interop", "search"):
+        return importlib.import_module(f"ofa_tf.{name}")
     raise AttributeError(f"module 'ofa_tf' has no attribute {name!r}")

@@ -12,7 +12,7 @@ from ofa_tf.files import read_json, write_json
 
 _NUM_NAMED = 8  # settings that an error names
 
-# What ofa-train records of a job.
+# What ofa-train and ofa-import record of a job.
 _SETTINGS = {"space", "data", "class_names", "eval_crop", "calibration_images", "recipe"}
 
 
@@ -97,7 +97,9 @@ class Workdir:
             FailureError: the settings are damaged.
         """
         if not self.config_file.exists():
-            raise UsageError(f"{self.path} holds no job. Run ofa-train with this --workdir first.")
+            raise UsageError(
+                f"{self.path} holds no job. Run ofa-train or ofa-import with this --workdir first."
+            )
         config = read_json(self.config_file)
         missing = _SETTINGS - set(config)
         if missing:

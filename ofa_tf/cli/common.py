@@ -133,12 +133,65 @@ def define_target() -> None:
     flags.DEFINE_integer("threads", 1, "Threads of the TFLite runtime.", lower_bound=1)
 
 
+# The flags whose values are settings of a job's images.
+_DATA_FLAGS = (
+    "dataset",
+    "data_dir",
+    "train_split",
+    "test_split",
+    "tfds_dir",
+    "num_validation",
+    "flip",
+    "seed",
+)
+
+
+def define_data() -> None:
+    """The flags of a job's images, and of how subnets are evaluated on them."""
+    flags.DEFINE_string("dataset", None, "TFDS image-classification set, e.g. ofa_doodles.")
+    flags.DEFINE_string("data_dir", None, "Folder of images in train/ and test/ class folders.")
+    flags.DEFINE_string("train_split", None, "TFDS split of the training images.")
+    flags.DEFINE_string("test_split", None, "TFDS split of the test images.")
+    flags.DEFINE_string("tfds_dir", None, "Where prepared TFDS sets are; TFDS's own by default.")
+    flags.DEFINE_integer("num_validation", None, "Training images held out; 10 % by default.")
+    flags.DEFINE_bool("flip", None, "Mirror training images; where the classes allow by default.")
+    flags.DEFINE_float("eval_crop", 0.875, "Share of the image that evaluation sees.", 0.0, 1.0)
+    flags.DEFINE_integer("calibration_images", 2000, "For batch-norm recalibration.", 1)
+    flags.DEFINE_integer("seed", 0, "Of weights, images, subnets and dropout.", 0)
+
+
+def data_config() -> dict:
+    """The settings of the images that the flags describe."""
+    return {name: getattr(FLAGS, name) for name in _DATA_FLAGS}
+
+
+def define_labels() -> None:
+    flags.DEFINE_string(
+        "labels", None, "File of class names, a line each, where no images tell them."
+    )
+
+
+def read_labels(num_classes: int) -> tuple[str, ...]:
+    """The class names in the file of --labels, or made-up ones. Raises UsageError."""
+    if FLAGS.labels is None:
+        return tuple(f"class {index}" for index in range(num_classes))
+    try:
+        names = tuple(pathlib.Path(FLAGS.labels).read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--labels={FLAGS.labels} cannot be read: {error}.") from error
+    if len(names) != num_classes:
+        raise UsageError(
+            f"--labels={FLAGS.labels} has {len(names)} lines, but there are {num_classes} classes."
+        )
+    return names
+
+
 def workdir() -> Workdir:
     return Workdir(FLAGS.workdir)
 
 
 class Job:
-    """A job that was begun by ofa-train: its space, images and newest weights.
+    """A job that was begun by ofa-train or ofa-import: its space, images and newest weights.
 
     Each is loaded when it is first asked for.
 
@@ -162,6 +215,12 @@ class Job:
 
     @functools.cached_property
     def data(self) -> ImageData:
+        """Raises UsageError where the job has no images."""
+        if self.config["data"] is None:
+            raise UsageError(
+                f"The job in {self.workdir.path} has no images, which this command needs: give "
+                "--data_dir or --dataset to ofa-import, with another --workdir."
+            )
         return load_data(self.config["data"], self.workdir)
 
     @functools.cached_property
@@ -174,7 +233,9 @@ class Job:
         supernet = Supernet(self.space, len(self.class_names))
         state = CheckpointFolder(self.workdir.checkpoints).load_newest(weights=supernet.variables)
         if state is None:
-            raise UsageError(f"{self.workdir.checkpoints} has no checkpoint. Run ofa-train first.")
+            raise UsageError(
+                f"{self.workdir.checkpoints} has no checkpoint. Run ofa-train or ofa-import first."
+            )
         if not state.get("finished"):
             log.warning("The training in %s is not finished.", self.workdir.path)
         return supernet

@@ -17,37 +17,11 @@ from ofa_tf.errors import UsageError
 FLAGS = flags.FLAGS
 
 
-# The flags whose values are settings of the job's images.
-_DATA_FLAGS = (
-    "dataset",
-    "data_dir",
-    "train_split",
-    "test_split",
-    "tfds_dir",
-    "num_validation",
-    "flip",
-    "seed",
-)
-
-
 def define_flags() -> None:
-    _define_data_flags()
+    flags.DEFINE_string("space", "ofa_mbv3_w1.0", "Search space; a wrong name lists all.")
+    common.define_data()
     _define_recipe_flags()
     _define_run_flags()
-
-
-def _define_data_flags() -> None:
-    flags.DEFINE_string("space", "ofa_mbv3_w1.0", "Search space; a wrong name lists all.")
-    flags.DEFINE_string("dataset", None, "TFDS image-classification set, e.g. ofa_doodles.")
-    flags.DEFINE_string("data_dir", None, "Folder of images in train/ and test/ class folders.")
-    flags.DEFINE_string("train_split", None, "TFDS split of the training images.")
-    flags.DEFINE_string("test_split", None, "TFDS split of the test images.")
-    flags.DEFINE_string("tfds_dir", None, "Where prepared TFDS sets are; TFDS's own by default.")
-    flags.DEFINE_integer("num_validation", None, "Training images held out; 10 % by default.")
-    flags.DEFINE_bool("flip", None, "Mirror training images; where the classes allow by default.")
-    flags.DEFINE_float("eval_crop", 0.875, "Share of the image that evaluation sees.", 0.0, 1.0)
-    flags.DEFINE_integer("calibration_images", 2000, "For batch-norm recalibration.", 1)
-    flags.DEFINE_integer("seed", 0, "Of weights, images, subnets and dropout.", 0)
 
 
 def _define_recipe_flags() -> None:
@@ -152,7 +126,7 @@ def train() -> None:
     strategy = make_strategy(FLAGS.strategy, FLAGS.tpu)
     skip_graph_optimizer()
     workdir = common.workdir()
-    data_config = {name: getattr(FLAGS, name) for name in _DATA_FLAGS}
+    data_config = common.data_config()
     with chief_first(strategy):
         data = common.load_data(data_config, workdir)
     with lost_worker_told(strategy):  # weights are made by all workers together

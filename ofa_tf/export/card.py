@@ -8,6 +8,7 @@ import datetime
 import hashlib
 import importlib.metadata
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -25,36 +26,53 @@ class SubnetSpec:
 
     Args:
         name: what to call it; also the name of the Keras model.
-        space: the search space.
-        arch: the subnet.
+        plan: the network.
         class_names: one per output, in order.
         normalization: mean and standard deviation per channel on pixels from 0 to 255, which the
             exported models apply themselves.
         fingerprint: stands for all else that decides the card: the supernet's weights, and the
             images of the batch-norm recalibration, the int8 calibration and the evaluation.
+        space_name: id of the search space that it comes from; None for a network of its own.
+        arch: its arch in that space.
 
     Raises:
-        UsageError: the arch is not in the space, or the name is empty or has a slash.
+        UsageError: the name is empty or has a slash, or there is not one class name per output.
     """
 
     name: str
-    space: SearchSpace
-    arch: Arch
+    plan: Blueprint
     class_names: tuple[str, ...]
     normalization: tuple[tuple[float, ...], tuple[float, ...]]
     fingerprint: str
+    space_name: str | None = None
+    arch: Arch | None = None
+
+    @classmethod
+    def of_arch(
+        cls,
+        name: str,
+        space: SearchSpace,
+        arch: Arch | dict,
+        class_names: Sequence[str],
+        normalization: tuple[Sequence[float], Sequence[float]],
+        fingerprint: str,
+    ) -> SubnetSpec:
+        """A subnet of a space. Raises UsageError too where the arch is not in the space."""
+        arch, class_names = space.arch(arch), tuple(class_names)
+        plan = space.blueprint(arch, len(class_names))
+        return cls(name, plan, class_names, normalization, fingerprint, space.root.name, arch)
 
     def __post_init__(self):
         if not self.name or "/" in self.name:  # Keras refuses these too
             raise UsageError(f"A subnet's name is not empty and has no slash; not {self.name!r}.")
-        object.__setattr__(self, "arch", self.space.arch(self.arch))
+        if len(self.class_names) != self.plan.num_classes:
+            raise UsageError(
+                f"{self.name} has {self.plan.num_classes} outputs, but there are "
+                f"{len(self.class_names)} class names."
+            )
         object.__setattr__(self, "class_names", tuple(self.class_names))
         mean, std = (tuple(map(float, values)) for values in self.normalization)
         object.__setattr__(self, "normalization", (mean, std))
-
-    @property
-    def plan(self) -> Blueprint:
-        return self.space.blueprint(self.arch, len(self.class_names))
 
     def describe(self) -> dict[str, Any]:
         """The part of the card that does not depend on the files, ready for JSON."""
@@ -62,8 +80,8 @@ class SubnetSpec:
         side = plan.resolution
         return {
             "name": self.name,
-            "space": self.space.root.name,
-            "arch": self.arch.to_dict(),
+            "space": self.space_name,
+            "arch": self.arch and self.arch.to_dict(),
             "fingerprint": self.fingerprint,
             "resolution": side,
             "macs": plan.macs,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pathlib
 import tempfile
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,9 +19,6 @@ from ofa_tf.export.quantization import spanning_all_pixels
 from ofa_tf.export.runtime import TFLiteClassifier
 from ofa_tf.export.tflite import convert
 from ofa_tf.files import write_bytes
-
-if TYPE_CHECKING:
-    from ofa_tf.models import Supernet
 
 # The file that each format makes.
 FORMATS = {
@@ -68,7 +66,7 @@ def is_up_to_date(
 
 
 def export_subnet(
-    supernet: Supernet,
+    make_model: Callable[[], keras.Model],
     spec: SubnetSpec,
     folder: str | os.PathLike,
     *,
@@ -85,7 +83,8 @@ def export_subnet(
     another subnet are replaced, or removed where their format is not asked for.
 
     Args:
-        supernet: its weights, with the batch-norm statistics recalibrated for this subnet.
+        make_model: gives the plain network, with weights and batch-norm statistics, the spec's
+            normalization as its first layer and the spec's name; called where no file has them.
         spec: the subnet.
         folder: made if need be.
         formats: keys of FORMATS.
@@ -98,11 +97,10 @@ def export_subnet(
         where evaluated, accuracy, num_images and keras_agreement (each share from 0 to 1).
 
     Raises:
-        UsageError: an unknown format, a supernet that does not fit the spec, or unfit images.
+        UsageError: an unknown format, a model that does not fit the spec, or unfit images.
         FailureError: the converter fails, or the disk refuses; no half file is left.
     """
     formats, folder = check_formats(formats), pathlib.Path(folder)
-    _check_supernet(supernet, spec)
     card = load_card(folder, spec)
     files = card["files"]
     if is_up_to_date(spec, folder, formats, evaluated=test_batches is not None):
@@ -110,7 +108,11 @@ def export_subnet(
 
     for file, text in _texts(spec).items():
         write_bytes(folder / file, text.encode())
-    model = _keras_model(supernet, spec, folder, files)
+    if "keras" in files:
+        model = keras.models.load_model(folder / FORMATS["keras"], compile=False)
+    else:
+        model = make_model()
+        _check_model(model, spec)
     for name in formats:
         if name not in files:
             files[name] = _write_model(model, name, folder, calibration_images)
@@ -125,22 +127,31 @@ def export_subnet(
     return load_card(folder, spec)
 
 
-def _check_supernet(supernet: Supernet, spec: SubnetSpec) -> None:
-    wanted = (spec.space.root.name, len(spec.class_names))
-    given = (supernet.space.name, supernet.num_classes)
-    if given != wanted:
-        raise UsageError(
-            f"{spec.name} is a subnet of {wanted[0]} with {wanted[1]} classes, but the supernet "
-            f"is {given[0]} with {given[1]} classes."
-        )
+def _check_model(model: keras.Model, spec: SubnetSpec) -> None:
+    wanted = {
+        "input": (spec.plan.resolution, spec.plan.resolution, 3),
+        "output": (spec.plan.num_classes,),
+        "parameters": spec.plan.params,
+    }
+    given = {
+        "input": tuple(model.input_shape[1:]),
+        "output": tuple(model.output_shape[1:]),
+        "parameters": sum(math.prod(v.shape) for v in model.trainable_variables),
+    }
+    for what, value in wanted.items():
+        if given[what] != value:
+            raise UsageError(
+                f"The model that is to be exported as {spec.name} is another network: its {what} "
+                f"are {given[what]}, those of {spec.name} are {value}."
+            )
 
 
 def _texts(spec: SubnetSpec) -> dict[str, str]:
     """The text files of the folder."""
-    return {
-        "arch.json": spec.arch.to_json() + "\n",
-        "labels.txt": "".join(f"{name}\n" for name in spec.class_names),
-    }
+    texts = {"labels.txt": "".join(f"{name}\n" for name in spec.class_names)}
+    if spec.arch is not None:
+        texts["arch.json"] = spec.arch.to_json() + "\n"
+    return texts
 
 
 def _holds(path: pathlib.Path, text: str) -> bool:
@@ -148,15 +159,6 @@ def _holds(path: pathlib.Path, text: str) -> bool:
         return path.read_bytes() == text.encode()
     except OSError:
         return False
-
-
-def _keras_model(
-    supernet: Supernet, spec: SubnetSpec, folder: pathlib.Path, files: dict[str, Any]
-) -> keras.Model:
-    """The model in the folder where it is up to date, else cut out of the supernet."""
-    if "keras" in files:
-        return keras.models.load_model(folder / FORMATS["keras"], compile=False)
-    return supernet.subnet(spec.arch, normalization=spec.normalization, name=spec.name)
 
 
 def _write_model(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -36,9 +37,19 @@ class Exported:
 
 
 def make_spec(arch, **changes) -> SubnetSpec:
-    space = get_space("ofa_mbv3_tiny")
-    spec = SubnetSpec("small", space, arch, CLASS_NAMES, (MEAN, STD), "weights 1")
-    return dataclasses.replace(spec, **changes)
+    settings = {
+        "name": "small",
+        "space": get_space("ofa_mbv3_tiny"),
+        "class_names": CLASS_NAMES,
+        "normalization": (MEAN, STD),
+        "fingerprint": "weights 1",
+    }
+    return SubnetSpec.of_arch(arch=arch, **(settings | changes))
+
+
+def cut_out(supernet: Supernet, spec: SubnetSpec) -> Callable[[], keras.Model]:
+    """The spec's plain network with the supernet's weights, when it is asked for."""
+    return lambda: supernet.subnet(spec.arch, normalization=spec.normalization, name=spec.name)
 
 
 def separated_images(side: int, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -73,7 +84,7 @@ def export(supernet: Supernet, which: str, folder: Path) -> Exported:
     fit_classifier(supernet, spec, train_images, train_labels)
     images, labels = separated_images(side, 120, seed=2)
     card = export_subnet(
-        supernet,
+        cut_out(supernet, spec),
         spec,
         folder,
         calibration_images=train_images[:64],

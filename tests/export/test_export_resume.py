@@ -10,7 +10,7 @@ import shutil
 
 import numpy as np
 import pytest
-from export_helpers import make_spec
+from export_helpers import cut_out, make_spec
 
 from ofa_tf.errors import FailureError, UsageError
 from ofa_tf.export import FORMATS, check_formats, export_subnet, is_up_to_date, subnet
@@ -53,7 +53,9 @@ def contents(folder) -> dict[str, bytes]:
 def test_up_to_date_files_are_kept(smallest, supernet, folder, converted):
     before = contents(folder)
     assert is_up_to_date(smallest.spec, folder, tuple(FORMATS), evaluated=True)
-    card = export_subnet(supernet, smallest.spec, folder, test_batches=smallest.batches)
+    card = export_subnet(
+        cut_out(supernet, smallest.spec), smallest.spec, folder, test_batches=smallest.batches
+    )
     assert card == smallest.card
     assert contents(folder) == before
     assert converted == []
@@ -64,7 +66,7 @@ def test_only_a_damaged_file_is_made_again(smallest, supernet, folder, converted
     path.write_bytes(path.read_bytes()[:-1])
     assert not is_up_to_date(smallest.spec, folder, ["tflite_float32"])
     assert is_up_to_date(smallest.spec, folder, ["keras", "tflite_int8"])
-    card = export_subnet(supernet, smallest.spec, folder)
+    card = export_subnet(cut_out(supernet, smallest.spec), smallest.spec, folder)
     assert converted == ["float32"]
     assert card["files"]["keras"] == smallest.card["files"]["keras"]
     assert "accuracy" not in card["files"]["tflite_float32"]
@@ -78,7 +80,7 @@ def test_kept_keras_file_decides_the_weights(smallest, supernet, folder, monkeyp
     with supernet.kept_statistics():
         for variable in supernet.non_trainable_variables:  # as another recalibration leaves them
             variable.assign(variable * 1.1)
-        export_subnet(supernet, smallest.spec, folder, formats=FLOAT)
+        export_subnet(cut_out(supernet, smallest.spec), smallest.spec, folder, formats=FLOAT)
     expected = smallest.model.predict_on_batch(smallest.images[:4])
     np.testing.assert_allclose(seen[0].predict_on_batch(smallest.images[:4]), expected, rtol=1e-5)
 
@@ -89,7 +91,7 @@ def test_other_subnets_files_are_replaced_or_removed(
 ):
     spec = dataclasses.replace(smallest.spec, **changes)
     assert not is_up_to_date(spec, folder, ["keras"])
-    card = export_subnet(supernet, spec, folder, formats=FLOAT)
+    card = export_subnet(cut_out(supernet, spec), spec, folder, formats=FLOAT)
     assert converted == ["float32"]
     assert set(card["files"]) == set(FLOAT)
     assert not (folder / FORMATS["tflite_int8"]).exists()
@@ -101,14 +103,16 @@ def test_without_a_card_all_is_made(smallest, supernet, folder, converted, conte
     (folder / "card.json").unlink()
     if content is not None:
         (folder / "card.json").write_bytes(content)
-    export_subnet(supernet, smallest.spec, folder, calibration_images=smallest.images)
+    export_subnet(
+        cut_out(supernet, smallest.spec), smallest.spec, folder, calibration_images=smallest.images
+    )
     assert converted == ["float32", "int8"]
 
 
 def test_missing_labels_are_written_again(smallest, supernet, folder, converted):
     (folder / "labels.txt").unlink()
     assert not is_up_to_date(smallest.spec, folder, FLOAT)
-    export_subnet(supernet, smallest.spec, folder)
+    export_subnet(cut_out(supernet, smallest.spec), smallest.spec, folder)
     assert contents(folder)["labels.txt"] == contents(smallest.folder)["labels.txt"]
     assert converted == []
 
@@ -123,7 +127,7 @@ def test_full_disk_leaves_old_files_whole(smallest, supernet, folder, converted,
     spec = dataclasses.replace(smallest.spec, fingerprint="weights 2", class_names=("x",) * 10)
     monkeypatch.setattr(os, call, refuse)
     with pytest.raises(FailureError, match="No space left on device"):
-        export_subnet(supernet, spec, folder, formats=FLOAT)
+        export_subnet(cut_out(supernet, spec), spec, folder, formats=FLOAT)
     assert contents(folder) == before
 
 
@@ -139,12 +143,12 @@ def test_full_disk_in_the_middle(smallest, supernet, tmp_path, converted, monkey
     monkeypatch.setattr(os, "replace", refuse_int8)
     options = {"calibration_images": smallest.images}
     with pytest.raises(FailureError, match=r"model_int8\.tflite could not be written: No space"):
-        export_subnet(supernet, smallest.spec, folder, **options)
+        export_subnet(cut_out(supernet, smallest.spec), smallest.spec, folder, **options)
     names = {"arch.json", "labels.txt", "card.json", *(FORMATS[name] for name in FLOAT)}
     assert set(contents(folder)) == names
     assert is_up_to_date(smallest.spec, folder, FLOAT)
     monkeypatch.setattr(os, "replace", replace)
-    export_subnet(supernet, smallest.spec, folder, **options)
+    export_subnet(cut_out(supernet, smallest.spec), smallest.spec, folder, **options)
     assert converted == ["float32", "int8", "int8"]
 
 
@@ -154,7 +158,7 @@ def test_full_temporary_folder_is_one_failure(smallest, supernet, tmp_path, monk
 
     monkeypatch.setattr(subnet.tempfile, "TemporaryDirectory", refuse)
     with pytest.raises(FailureError, match="temporary folder: No space left on device"):
-        export_subnet(supernet, smallest.spec, tmp_path, formats=["keras"])
+        export_subnet(cut_out(supernet, smallest.spec), smallest.spec, tmp_path, formats=["keras"])
     assert not (tmp_path / FORMATS["keras"]).exists()
 
 
@@ -168,7 +172,12 @@ def test_unknown_format():
 
 def test_int8_without_images_keeps_what_was_made(smallest, supernet, tmp_path):
     with pytest.raises(UsageError, match="calibration images"):
-        export_subnet(supernet, smallest.spec, tmp_path, formats=["keras", "tflite_int8"])
+        export_subnet(
+            cut_out(supernet, smallest.spec),
+            smallest.spec,
+            tmp_path,
+            formats=["keras", "tflite_int8"],
+        )
     assert is_up_to_date(smallest.spec, tmp_path, ["keras"])
 
 
@@ -178,5 +187,8 @@ def test_refused_specs(supernet, tmp_path):
         make_spec(arch, name="a/b")
     with pytest.raises(UsageError, match="resolution"):
         make_spec(dataclasses.replace(arch, resolution=33))
-    with pytest.raises(UsageError, match=r"3 classes, but the supernet is .* with 10 classes"):
-        export_subnet(supernet, make_spec(arch, class_names=("a", "b", "c")), tmp_path)
+    with pytest.raises(UsageError, match="has 10 outputs, but there are 3 class names"):
+        dataclasses.replace(make_spec(arch), class_names=("a", "b", "c"))
+    other = make_spec(supernet.space.max())
+    with pytest.raises(UsageError, match=r"another network: its input are \(24, 24, 3\)"):
+        export_subnet(cut_out(supernet, make_spec(arch)), other, tmp_path)

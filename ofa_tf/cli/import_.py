@@ -1,0 +1,145 @@
+"""ofa-import: a published PyTorch checkpoint becomes a job, or a job's weights one.
+
+    ofa-import --space=ofa_mbv3_w1.0 --checkpoint=FILE --data_dir=PATH --workdir=DIR
+    ofa-import --workdir=DIR --to_torch=FILE
+
+The job then serves ofa-eval, ofa-latency, ofa-search and ofa-export as a trained one does. Without
+images it serves what needs none. --checkpoint=published downloads the authors' file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pathlib
+
+from absl import flags
+
+from ofa_tf.cli import common
+from ofa_tf.errors import UsageError
+
+FLAGS = flags.FLAGS
+
+_PUBLISHED = "published"
+_NUM_CLASSES = 1000  # of the published networks
+
+
+def define_flags() -> None:
+    flags.DEFINE_string("space", None, "Search space of the checkpoint; a wrong name lists all.")
+    flags.DEFINE_string(
+        "checkpoint", None, "PyTorch checkpoint of the supernet, or published to download it."
+    )
+    flags.DEFINE_bool(
+        "new_head", False, "Leave the classifier out and make one for the classes of the images."
+    )
+    flags.DEFINE_string(
+        "to_torch", None, "Write the job's newest weights into this PyTorch file instead."
+    )
+    common.define_data()
+    common.define_labels()
+
+
+def import_() -> None:
+    """Does what FLAGS describe."""
+    if bool(FLAGS.checkpoint) == bool(FLAGS.to_torch):
+        raise UsageError("give either --checkpoint, to import it, or --to_torch, to export to it.")
+    if FLAGS.to_torch:
+        _export()
+    else:
+        _import()
+
+
+def _export() -> None:
+    from ofa_tf.interop import save_checkpoint
+
+    job = common.Job(common.workdir())
+    save_checkpoint(job.supernet, FLAGS.to_torch)
+    common.log.info("The weights are in %s.", FLAGS.to_torch)
+
+
+def _import() -> None:
+    from ofa_tf.spaces import get_space
+
+    if FLAGS.space is None:
+        raise UsageError("give the --space that the checkpoint is of.")
+    space = get_space(FLAGS.space)  # before TensorFlow's slow import, so that a typo ends fast
+    workdir = common.workdir()
+    data, class_names = _images_and_classes(workdir)
+    path = _checkpoint_file(space.name, workdir)
+    config = {
+        "space": space.name,
+        "data": data,
+        "class_names": class_names,
+        "eval_crop": FLAGS.eval_crop,
+        "calibration_images": FLAGS.calibration_images,
+        "init": None,
+        "recipe": {"checkpoint": _sha256(path), "new_head": FLAGS.new_head},
+    }
+    workdir.check(config)
+    supernet = _supernet(space, len(class_names), path)
+    _save(supernet, workdir)
+    workdir.start(config)
+    common.log.info("Imported. The supernet is in %s.", workdir.checkpoints)
+
+
+def _images_and_classes(workdir) -> tuple[dict | None, tuple[str, ...]]:
+    """The settings of the images, None where there are none, and the names of the classes."""
+    if FLAGS.data_dir is None and FLAGS.dataset is None:
+        if FLAGS.new_head:
+            raise UsageError(
+                "--new_head is for the classes of images: give --data_dir or --dataset."
+            )
+        return None, common.read_labels(_NUM_CLASSES)
+    if FLAGS.labels:
+        raise UsageError("--labels is for jobs without images; these have names of their own.")
+    config = common.data_config()
+    return config, common.load_data(config, workdir).class_names
+
+
+def _checkpoint_file(space_name: str, workdir) -> pathlib.Path:
+    from ofa_tf.interop import download_checkpoint
+
+    if FLAGS.checkpoint == _PUBLISHED:
+        return pathlib.Path(download_checkpoint(space_name, workdir.path / "downloads"))
+    path = pathlib.Path(FLAGS.checkpoint)
+    if not path.is_file():
+        raise UsageError(f"--checkpoint={path} is no file. Give a PyTorch file, or {_PUBLISHED}.")
+    return path
+
+
+def _sha256(path: pathlib.Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()
+
+
+def _supernet(space, num_classes: int, path: pathlib.Path):
+    """The supernet with the checkpoint's weights."""
+    common.import_tensorflow()
+    import keras
+
+    from ofa_tf.interop import load_checkpoint
+    from ofa_tf.models import Supernet
+
+    keras.utils.set_random_seed(FLAGS.seed)
+    supernet = Supernet(space, num_classes)
+    load_checkpoint(supernet, path, with_classifier=not FLAGS.new_head)
+    return supernet
+
+
+def _save(supernet, workdir) -> None:
+    """As the checkpoint that ends a training: whatever an arch can choose was trained."""
+    from ofa_tf.training import checkpoints
+    from ofa_tf.training.phases import PHASE_NAMES
+
+    state = {"phase": PHASE_NAMES[-1], "finished": not FLAGS.new_head}
+    arrays = checkpoints.snapshot(weights=supernet.variables)
+    checkpoints.CheckpointFolder(workdir.checkpoints).save(0, state, arrays)
+
+
+def main() -> None:
+    define_flags()
+    common.define_workdir()
+    common.run(import_, __doc__)
+
+
+if __name__ == "__main__":
+    main()
