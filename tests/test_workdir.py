@@ -130,7 +130,7 @@ def test_a_long_setting_is_cut_short(workdir):
 
 
 def test_no_job_says_what_to_run(tmp_path):
-    with pytest.raises(UsageError, match=r"holds no job\. Run ofa-train with this --workdir first"):
+    with pytest.raises(UsageError, match=r"holds no job\. Run ofa-train or ofa-import with this"):
         Workdir(tmp_path / "nothing").config()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import pathlib
@@ -19,6 +20,7 @@ from ofa_tf.export.quantization import spanning_all_pixels
 from ofa_tf.export.runtime import TFLiteClassifier
 from ofa_tf.export.tflite import convert
 from ofa_tf.files import write_bytes
+from ofa_tf.interop import to_net_config
 
 # The file that each format makes.
 FORMATS = {
@@ -75,7 +77,9 @@ def export_subnet(
     test_batches: Batches | None = None,
     num_threads: int = 1,
 ) -> dict[str, Any]:
-    """Writes a subnet's folder: arch.json, labels.txt, card.json and a file for each format.
+    """Writes a subnet's folder: a file for each format, card.json, and what describes it.
+
+    These are labels.txt, net.config and run.config, and arch.json where it is a space's arch.
 
     Every model takes RGB pixels from 0 to 255, normalizes them inside, and gives logits. Files
     that are there already for this very spec, whole, are kept; what is missing is made from
@@ -148,7 +152,11 @@ def _check_model(model: keras.Model, spec: SubnetSpec) -> None:
 
 def _texts(spec: SubnetSpec) -> dict[str, str]:
     """The text files of the folder."""
-    texts = {"labels.txt": "".join(f"{name}\n" for name in spec.class_names)}
+    texts = {
+        "labels.txt": "".join(f"{name}\n" for name in spec.class_names),
+        "net.config": json.dumps(to_net_config(spec.plan), indent=4) + "\n",
+        "run.config": json.dumps({"image_size": spec.plan.resolution}) + "\n",
+    }
     if spec.arch is not None:
         texts["arch.json"] = spec.arch.to_json() + "\n"
     return texts

@@ -112,7 +112,7 @@ def test_text_files(exported):
     lines = (exported.folder / "labels.txt").read_text().splitlines()
     assert lines == list(exported.spec.class_names)
     assert Arch.from_json((exported.folder / "arch.json").read_text()) == exported.spec.arch
-    assert len(list(exported.folder.iterdir())) == len(FORMATS) + 3  # nothing temporary
+    assert len(list(exported.folder.iterdir())) == len(FORMATS) + 5  # nothing temporary
 
 
 def test_keras_file_needs_no_ofa_tf(smallest, tmp_path):

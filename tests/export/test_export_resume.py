@@ -144,7 +144,8 @@ def test_full_disk_in_the_middle(smallest, supernet, tmp_path, converted, monkey
     options = {"calibration_images": smallest.images}
     with pytest.raises(FailureError, match=r"model_int8\.tflite could not be written: No space"):
         export_subnet(cut_out(supernet, smallest.spec), smallest.spec, folder, **options)
-    names = {"arch.json", "labels.txt", "card.json", *(FORMATS[name] for name in FLOAT)}
+    names = {"arch.json", "labels.txt", "net.config", "run.config", "card.json"}
+    names |= {FORMATS[name] for name in FLOAT}
     assert set(contents(folder)) == names
     assert is_up_to_date(smallest.spec, folder, FLOAT)
     monkeypatch.setattr(os, "replace", replace)
