@@ -85,8 +85,8 @@ class Workdir:
             named.append(f"{len(different) - len(named)} more")
         raise UsageError(
             f"{self.path} holds a job with other settings: {'; '.join(named)}. "
-            "Give another --workdir, or the same settings to go on with it; the recipe may change "
-            "with --allow_recipe_change."
+            "Give another --workdir, or the same settings to go on with it; in ofa-train the "
+            "recipe may change with --allow_recipe_change."
         )
 
     def config(self) -> dict[str, Any]:

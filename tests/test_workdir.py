@@ -78,7 +78,8 @@ def test_other_settings_are_refused_by_their_flags(workdir, config, expected):
         workdir.start(config)
     assert str(error.value) == (
         f"{workdir.path} holds a job with other settings: {expected}. Give another --workdir, or "
-        "the same settings to go on with it; the recipe may change with --allow_recipe_change."
+        "the same settings to go on with it; in ofa-train the recipe may change with "
+        "--allow_recipe_change."
     )
     with pytest.raises(UsageError):
         workdir.check(config)

@@ -171,15 +171,20 @@ def define_labels() -> None:
     )
 
 
-def read_labels(num_classes: int) -> tuple[str, ...]:
-    """The class names in the file of --labels, or made-up ones. Raises UsageError."""
+def read_labels(num_classes: int, any_number: bool = False) -> tuple[str, ...]:
+    """The class names in the file of --labels, or made-up ones.
+
+    Raises:
+        UsageError: the file cannot be read, or has not a name for each class; with `any_number`
+            it may have any number of them.
+    """
     if FLAGS.labels is None:
         return tuple(f"class {index}" for index in range(num_classes))
     try:
         names = tuple(pathlib.Path(FLAGS.labels).read_text(encoding="utf-8").splitlines())
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--labels={FLAGS.labels} cannot be read: {error}.") from error
-    if len(names) != num_classes:
+    if len(names) != num_classes and not (any_number and names):
         raise UsageError(
             f"--labels={FLAGS.labels} has {len(names)} lines, but there are {num_classes} classes."
         )

@@ -125,6 +125,8 @@ def _export_plan(
             f"{config} has {plan.num_classes} classes, but the job in {job.workdir.path} has "
             f"{len(job.class_names)}. Give another --workdir."
         )
+    if fits and FLAGS.labels:
+        raise UsageError("--labels is for networks without images; these have names of their own.")
     files = [config, *([pathlib.Path(checkpoint)] if checkpoint else [])]
     hashes = [hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files]
     # Published files are called net.config, in a folder that has the network's name.

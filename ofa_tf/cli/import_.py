@@ -15,7 +15,7 @@ import pathlib
 from absl import flags
 
 from ofa_tf.cli import common
-from ofa_tf.errors import UsageError
+from ofa_tf.errors import FailureError, UsageError
 
 FLAGS = flags.FLAGS
 
@@ -57,11 +57,18 @@ def _export() -> None:
 
 
 def _import() -> None:
+    from ofa_tf.interop import require_torch
     from ofa_tf.spaces import get_space
 
     if FLAGS.space is None:
         raise UsageError("give the --space that the checkpoint is of.")
-    space = get_space(FLAGS.space)  # before TensorFlow's slow import, so that a typo ends fast
+    # Before TensorFlow's slow import, so that a typo ends fast.
+    space = get_space(FLAGS.space)
+    if FLAGS.checkpoint != _PUBLISHED and not pathlib.Path(FLAGS.checkpoint).is_file():
+        raise UsageError(
+            f"--checkpoint={FLAGS.checkpoint} is no file. Give a PyTorch file, or {_PUBLISHED}."
+        )
+    require_torch()
     workdir = common.workdir()
     data, class_names = _images_and_classes(workdir)
     path = _checkpoint_file(space.name, workdir)
@@ -88,7 +95,7 @@ def _images_and_classes(workdir) -> tuple[dict | None, tuple[str, ...]]:
             raise UsageError(
                 "--new_head is for the classes of images: give --data_dir or --dataset."
             )
-        return None, common.read_labels(_NUM_CLASSES)
+        return None, common.read_labels(_NUM_CLASSES, any_number=True)
     if FLAGS.labels:
         raise UsageError("--labels is for jobs without images; these have names of their own.")
     config = common.data_config()
@@ -99,11 +106,8 @@ def _checkpoint_file(space_name: str, workdir) -> pathlib.Path:
     from ofa_tf.interop import download_checkpoint
 
     if FLAGS.checkpoint == _PUBLISHED:
-        return pathlib.Path(download_checkpoint(space_name, workdir.path / "downloads"))
-    path = pathlib.Path(FLAGS.checkpoint)
-    if not path.is_file():
-        raise UsageError(f"--checkpoint={path} is no file. Give a PyTorch file, or {_PUBLISHED}.")
-    return path
+        return download_checkpoint(space_name, workdir.path / "downloads")
+    return pathlib.Path(FLAGS.checkpoint)
 
 
 def _sha256(path: pathlib.Path) -> str:
@@ -121,7 +125,12 @@ def _supernet(space, num_classes: int, path: pathlib.Path):
 
     keras.utils.set_random_seed(FLAGS.seed)
     supernet = Supernet(space, num_classes)
-    load_checkpoint(supernet, path, with_classifier=not FLAGS.new_head)
+    try:
+        load_checkpoint(supernet, path, with_classifier=not FLAGS.new_head)
+    except UsageError as error:
+        if FLAGS.checkpoint != _PUBLISHED:
+            raise
+        raise FailureError(f"{error} Remove {path} to download it again.") from error
     return supernet
 
 

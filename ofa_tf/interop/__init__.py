@@ -9,6 +9,7 @@ from typing import Any
 from ofa_tf.interop.net_config import read_net_config
 from ofa_tf.interop.net_config_writing import to_net_config, write_net_config
 from ofa_tf.interop.published import download_checkpoint, download_specialized
+from ofa_tf.interop.torch_files import require_torch
 
 _WITH_TENSORFLOW = ("load_checkpoint", "load_specialized", "load_weights", "save_checkpoint")
 
@@ -19,6 +20,7 @@ __all__ = [
     "load_specialized",
     "load_weights",
     "read_net_config",
+    "require_torch",
     "save_checkpoint",
     "to_net_config",
     "write_net_config",

@@ -137,15 +137,16 @@ def _download(address: str, file: BinaryIO, version: pathlib.Path) -> None:
                 version.write_text(told)
         length = response.headers.get("Content-Length")
         total = offset + int(length) if length else None
-        name = version.name.removesuffix(".part_version")
+        name = os.path.basename(file.name)
         with tqdm(desc=name, total=total, initial=offset, unit="B", unit_scale=True) as bar:
-            while chunk := response.read1(_CHUNK):
-                bar.update(file.write(chunk))
+            done = offset
+            while done != total and (chunk := response.read1(_CHUNK)):
+                done += file.write(chunk)
+                bar.update(len(chunk))
+    if total not in (None, done):
+        raise OSError(f"the connection broke after {done} of {total} bytes")
     file.flush()
     os.fsync(file.fileno())
-    size = os.path.getsize(file.name)
-    if total not in (None, size):
-        raise OSError(f"the connection broke after {size} of {total} bytes")
 
 
 def _answer(address: str, offset: int, known: str | None) -> http.client.HTTPResponse:

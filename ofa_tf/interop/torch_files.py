@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pathlib
 from collections.abc import Mapping
@@ -29,10 +30,10 @@ def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     try:
         content = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # torch raises nearly anything on a file that is not its own
-        first_line = str(error).strip().split("\n")[0]
+        # What torch says of it is advice to unpickle everything, which runs code of the file's.
         raise UsageError(
-            f"{path} could not be read as a PyTorch file of tensors only (nothing else is "
-            f"unpickled): {type(error).__name__}: {first_line}"
+            f"{path} is damaged, or no PyTorch file of tensors only (nothing else is unpickled): "
+            f"{type(error).__name__}."
         ) from error
     return _arrays(path, content)
 
@@ -67,12 +68,17 @@ def write_tensors(path: str | os.PathLike, tensors: Mapping[str, np.ndarray]) ->
         torch.save({"state_dict": state}, file)
 
 
-def _import_torch():
-    try:
-        import torch
-    except ImportError as error:
+def require_torch() -> None:
+    """Raises UsageError where torch is not installed, without importing it."""
+    if importlib.util.find_spec("torch") is None:
         raise UsageError(
             "PyTorch files are read and written with torch, which is not installed: "
             "pip install ofa_tf[torch]"
-        ) from error
+        )
+
+
+def _import_torch():
+    require_torch()
+    import torch
+
     return torch

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,16 @@ def distinct_blocks(
         for block in plan.blocks:
             blocks.setdefault(block.key, block)
     return blocks
+
+
+def check_span(space: SearchSpace, resolutions: Sequence[int]) -> None:
+    """Raises UsageError where a space has resolutions outside of those that were measured."""
+    low, high = min(space.resolutions), max(space.resolutions)
+    if not min(resolutions) <= low <= high <= max(resolutions):
+        raise UsageError(
+            f"A latency table of {space.name} spans {low} to {high} pixels, "
+            f"not only {min(resolutions)} to {max(resolutions)}."
+        )
 
 
 def shape_key(block: Block) -> str:
@@ -77,12 +87,7 @@ class LatencyTable:
     def __post_init__(self):
         """Raises UsageError where the table cannot answer for its space; names the reason."""
         self._check_numbers()
-        low, high = min(self.space.resolutions), max(self.space.resolutions)
-        if not min(self.resolutions) <= low <= high <= max(self.resolutions):
-            raise UsageError(
-                f"A latency table of {self.space.name} spans {low} to {high} pixels, "
-                f"not only {min(self.resolutions)} to {max(self.resolutions)}."
-            )
+        check_span(self.space, self.resolutions)
         known = {resolution: self._blocks_at(resolution) for resolution in self.resolutions}
         curves = _curves(known.values())
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ofa_tf.errors import UsageError
 from ofa_tf.files import write_bytes
-from ofa_tf.search.latency import LatencyTable, distinct_blocks
+from ofa_tf.search.latency import LatencyTable, check_span, distinct_blocks
 from ofa_tf.search.ranks import kendall
 from ofa_tf.search.rows import RowFile
 from ofa_tf.search.sampling import ArchSampler
@@ -87,6 +87,7 @@ def build_latency_table(
     path = pathlib.Path(path)
     asked = resolutions or _spread(space.resolutions, 3)
     resolutions = space.restrict(resolutions=asked).resolutions
+    check_span(space, resolutions)  # before the slow part
     archs = _whole_subnets(space, num_fit + num_check, seed)
     blocks = distinct_blocks(space, num_classes, resolutions)
     plans = {_EMPTY.key: Blueprint(_EMPTY.in_size, (_EMPTY,))}

@@ -288,7 +288,7 @@ def test_a_workdir_with_another_recipe(job, images):
 def test_a_job_without_a_checkpoint(job):
     shutil.rmtree(job / "checkpoints")
     ended = run("eval", f"--workdir={job}")
-    assert_one_message(ended, 2, "checkpoints has no checkpoint. Run ofa-train or ofa-import first.")
+    assert_one_message(ended, 2, "has no checkpoint. Run ofa-train or ofa-import first.")
 
 
 def test_damaged_checkpoints(job):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import builtins
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -222,14 +222,7 @@ def test_objects_are_not_unpickled(state, target, tmp_path):
 
 
 def test_missing_torch_says_how_to_install_it(saved, target, monkeypatch, tmp_path):
-    real_import = builtins.__import__
-
-    def without_torch(name, *args, **kwargs):
-        if name == "torch":
-            raise ImportError(name)
-        return real_import(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without_torch)
+    monkeypatch.setitem(sys.modules, "torch", None)  # importing it fails
     check_refused(target, saved["ofa_mbv3_tiny"][1], "pip install ofa_tf[torch]")
     with pytest.raises(UsageError, match="pip install"):
         interop.save_checkpoint(target, tmp_path / "b.pth")

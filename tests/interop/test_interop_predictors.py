@@ -190,7 +190,7 @@ class Anything:
 
 def test_nothing_but_tensors_is_unpickled(tmp_path):
     path = saved(tmp_path, tutorial_state() | {"object": Anything()})
-    with pytest.raises(UsageError, match=r"predictor\.pth could not be read"):
+    with pytest.raises(UsageError, match=r"predictor\.pth is damaged, or no PyTorch file"):
         AccuracyPredictor.load(path)
     with pytest.raises(UsageError, match=r"none\.pth"):
         AccuracyPredictor.load(tmp_path / "none.pth")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
+import hashlib
 import http.server
 import pathlib
 import threading
+import time
 
 import pytest
 
@@ -15,21 +18,55 @@ from ofa_tf.spaces import list_spaces
 
 CHECKPOINT = b"PK\x03\x04" + bytes(range(256)) * 40
 LONG_ID = "ofa_mbv3_d234_e346_k357_w1.0"
+ADDRESS = f"/ofa/ofa_nets/{LONG_ID}"
+GOES_ON = "The same call goes on where it stopped."
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-    """Answers with `server.contents` by path; sends only `server.cut` bytes where that is set."""
+    """Answers with `server.contents` by path, and with the rest of one where ranges are served.
+
+    Where `server.cut` is set, it closes the connection after so many bytes, or, where
+    `server.stalled` is set too, waits for that event.
+    """
 
     def do_GET(self):
+        cut, stalled = self.server.cut, self.server.stalled
         self.server.asked.append(self.path)
         content = self.server.contents.get(self.path)
         if content is None:
             self.send_error(404)
             return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
+        offset = self._offset(content)
+        self.server.offsets.append(offset)
+        if offset >= len(content) > 0:
+            self.send_error(416)
+            return
+        self.send_response(206 if offset else 200)
+        if offset:
+            self.send_header("Content-Range", f"bytes {offset}-{len(content) - 1}/{len(content)}")
+        for name, value in self._versions(content).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content) - offset))
         self.end_headers()
-        self.wfile.write(content[: self.server.cut])
+        self.wfile.write(content[offset:][:cut])
+        if stalled:
+            self.wfile.flush()
+            stalled.wait(60)
+
+    def _versions(self, content: bytes) -> dict[str, str]:
+        digest = hashlib.sha256(content).hexdigest()
+        return {name: form.format(digest) for name, form in self.server.versions.items()}
+
+    def _offset(self, content: bytes) -> int:
+        """By `server.ranges`: no, yes, careless about versions, or rounded down."""
+        wanted = self.headers.get("Range")
+        if wanted is None or self.server.ranges == "no":
+            return 0
+        same = self.headers.get("If-Range") in self._versions(content).values()
+        start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+        if self.server.ranges == "rounded":
+            return start // 4096 * 4096
+        return start if same or self.server.ranges == "careless" else 0
 
     def log_message(self, *args):
         pass
@@ -38,8 +75,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.contents, server.asked, server.cut = {}, [], None
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    server.contents, server.asked, server.offsets = {}, [], []
+    server.cut, server.stalled, server.ranges = None, None, "yes"
+    server.versions = {"ETag": '"{}"'}
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     address = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setattr(published, "_BASE", f"{address}/ofa")
@@ -65,7 +104,7 @@ def files_in(folder: pathlib.Path) -> list[pathlib.Path]:
 
 @pytest.mark.parametrize("name", ["ofa_mbv3_w1.0", LONG_ID])
 def test_checkpoint_is_downloaded_once(name, server, tmp_path):
-    server.contents[f"/ofa/ofa_nets/{LONG_ID}"] = CHECKPOINT
+    server.contents[ADDRESS] = CHECKPOINT
     path = download_checkpoint(name, tmp_path / "new" / "folder")
     assert path.read_bytes() == CHECKPOINT
     assert files_in(tmp_path) == [path]
@@ -79,34 +118,167 @@ def test_drive_is_asked_by_id(server, tmp_path):
     assert download_checkpoint("ofa_resnet50", tmp_path).read_bytes() == CHECKPOINT
 
 
-@pytest.mark.parametrize("cut", [0, 1, 5000])
-def test_interrupted_download_leaves_nothing_and_starts_again(cut, server, tmp_path):
-    address = f"/ofa/ofa_nets/{LONG_ID}"
-    server.contents[address] = CHECKPOINT
+def cut_off(server, folder, cut: int) -> None:
+    """A download of the checkpoint that ends after so many bytes."""
+    server.contents[ADDRESS] = CHECKPOINT
     server.cut = cut
-    with failure("ofa_mbv3_w1.0", address):
+    goes_on = [GOES_ON] if cut else []
+    with failure("ofa_mbv3_w1.0", ADDRESS, f"after {cut} of {len(CHECKPOINT)} bytes", *goes_on):
+        download_checkpoint("ofa_mbv3_w1.0", folder)
+    server.cut = None
+
+
+def assert_arrives(folder, content: bytes) -> None:
+    """The download ends with this content, and leaves nothing beside it."""
+    path = download_checkpoint("ofa_mbv3_w1.0", folder)
+    assert path.read_bytes() == content
+    assert files_in(folder) == [path]
+
+
+@pytest.mark.parametrize(
+    "versions",
+    [
+        {"ETag": '"{}"'},
+        {"Last-Modified": "{}"},
+        {"ETag": 'W/"{}"', "Last-Modified": "{}"},
+    ],
+)
+def test_it_goes_on_where_it_stopped(versions, server, tmp_path):
+    server.versions = versions
+    cut_off(server, tmp_path, 5000)
+    server.contents[ADDRESS] = CHECKPOINT
+    server.cut = 100
+    with failure(f"after 5100 of {len(CHECKPOINT)} bytes", GOES_ON):
         download_checkpoint("ofa_mbv3_w1.0", tmp_path)
+    server.cut = None
+    assert_arrives(tmp_path, CHECKPOINT)
+    assert server.offsets == [0, 5000, 5100]
+
+
+def test_nothing_is_left_where_nothing_came(server, tmp_path):
+    cut_off(server, tmp_path, 0)
+    assert files_in(tmp_path) == []
+    assert_arrives(tmp_path, CHECKPOINT)
+
+
+@pytest.mark.parametrize("ranges", ["no", "rounded"])
+def test_server_without_just_this_range_sends_all_again(ranges, server, tmp_path):
+    server.ranges = ranges
+    cut_off(server, tmp_path, 5000)
+    assert_arrives(tmp_path, CHECKPOINT)
+
+
+@pytest.mark.parametrize("versions", [{}, {"ETag": 'W/"{}"'}])
+def test_without_a_version_it_starts_again(versions, server, tmp_path):
+    server.versions = versions
+    server.contents[ADDRESS] = CHECKPOINT
+    server.cut = 5000
+    with pytest.raises(FailureError) as caught:
+        download_checkpoint("ofa_mbv3_w1.0", tmp_path)
+    assert GOES_ON not in str(caught.value)
     assert files_in(tmp_path) == []
     server.cut = None
-    assert download_checkpoint("ofa_mbv3_w1.0", tmp_path).read_bytes() == CHECKPOINT
+    assert_arrives(tmp_path, CHECKPOINT)
+    assert server.offsets == [0, 0]
 
 
-def test_interrupt_by_the_user_leaves_nothing(server, tmp_path, monkeypatch):
-    import keras
+@pytest.mark.parametrize("ranges", ["yes", "careless", "no"])
+@pytest.mark.parametrize("change", [lambda old: old[::-1], lambda old: old[:300], lambda old: b"x"])
+def test_file_that_changed_meanwhile_is_taken_anew(ranges, change, server, tmp_path):
+    """Also by a server that heeds Range but not If-Range, and where less is left of the file."""
+    server.ranges = ranges
+    cut_off(server, tmp_path, 5000)
+    server.contents[ADDRESS] = change(CHECKPOINT)
+    assert_arrives(tmp_path, change(CHECKPOINT))
 
-    def interrupted(name, origin, cache_dir, cache_subdir):
-        pathlib.Path(cache_dir, name).write_bytes(CHECKPOINT[:100])
-        raise KeyboardInterrupt
 
-    monkeypatch.setattr(keras.utils, "get_file", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+def test_part_of_a_file_that_lost_its_version_is_not_kept(server, tmp_path):
+    cut_off(server, tmp_path, 5000)
+    server.contents[ADDRESS], server.versions, server.cut = CHECKPOINT[::-1], {}, 5000
+    with failure("after 5000"):
         download_checkpoint("ofa_mbv3_w1.0", tmp_path)
     assert files_in(tmp_path) == []
+
+
+def test_killed_between_the_last_byte_and_the_end(server, tmp_path):
+    cut_off(server, tmp_path, 5000)
+    (tmp_path / "ofa_mbv3_w1.0.pth.part").write_bytes(CHECKPOINT)
+    assert_arrives(tmp_path, CHECKPOINT)
+
+
+def test_interrupt_by_the_user_keeps_the_part(server, tmp_path, monkeypatch):
+    bar = published.tqdm
+
+    class Interrupted(bar):
+        def update(self, n=1):
+            raise KeyboardInterrupt
+
+    server.contents[ADDRESS] = CHECKPOINT
+    server.cut = 5000
+    monkeypatch.setattr(published, "tqdm", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        download_checkpoint("ofa_mbv3_w1.0", tmp_path)
+    kept = (tmp_path / "ofa_mbv3_w1.0.pth.part").read_bytes()
+    assert len(kept) > 0
+    server.cut = None
+    monkeypatch.setattr(published, "tqdm", bar)
+    assert_arrives(tmp_path, CHECKPOINT)
+    assert server.offsets == [0, len(kept)]
+
+
+def test_server_that_falls_silent_is_told(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(published, "_TIMEOUT_S", 0.3)
+    server.contents[ADDRESS] = CHECKPOINT
+    server.cut, server.stalled = 5000, threading.Event()
+    with failure("timed out", GOES_ON):
+        download_checkpoint("ofa_mbv3_w1.0", tmp_path)
+    server.stalled.set()
+    server.cut = None
+    assert_arrives(tmp_path, CHECKPOINT)
+    assert server.offsets == [0, 5000]
+
+
+def test_two_at_once_share_one_download(server, tmp_path):
+    server.contents[ADDRESS] = CHECKPOINT
+    server.cut, server.stalled = 5000, threading.Event()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        first = pool.submit(download_checkpoint, "ofa_mbv3_w1.0", tmp_path)
+        while not server.offsets:
+            time.sleep(0.01)
+        second = pool.submit(download_checkpoint, "ofa_mbv3_w1.0", tmp_path)
+        server.cut = None
+        server.stalled.set()
+        with failure("5000 of"):
+            first.result()
+        assert second.result().read_bytes() == CHECKPOINT
+    assert server.offsets == [0, 5000]
+
+
+def test_progress_is_shown(server, tmp_path, capsys):
+    cut_off(server, tmp_path, 5000)
+    assert_arrives(tmp_path, CHECKPOINT)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "ofa_mbv3_w1.0.pth" in shown.err
+    assert "10.2k/10.2k" in shown.err
+
+
+def test_folder_that_cannot_be_made_is_told(server, tmp_path):
+    (tmp_path / "file").write_text("")
+    with failure("file/sub"):
+        download_checkpoint("ofa_mbv3_w1.0", tmp_path / "file" / "sub")
+    assert server.asked == []
+
+
+def test_by_default_it_is_kept_in_the_home_folder(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    server.contents[ADDRESS] = CHECKPOINT
+    assert download_checkpoint("ofa_mbv3_w1.0").parent == tmp_path / ".cache" / "ofa_tf"
 
 
 @pytest.mark.parametrize("content", [b"", b"\n<!DOCTYPE html><html>Sign in</html>"])
 def test_answer_that_is_no_file_is_refused(content, server, tmp_path):
-    server.contents[f"/ofa/ofa_nets/{LONG_ID}"] = content
+    server.contents[ADDRESS] = content
     with failure("ofa_mbv3_w1.0", "the answer is"):
         download_checkpoint("ofa_mbv3_w1.0", tmp_path)
     assert files_in(tmp_path) == []
