@@ -56,6 +56,7 @@ def test_elastic_forms(space):
     assert [line.split()[0] for line in lines[1:]] == ["largest", "random", "smallest"]
 
 
+@pytest.mark.reference
 def test_predictors():
     pytest.importorskip("torch")
     pytest.importorskip("ofa")

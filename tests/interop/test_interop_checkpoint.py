@@ -18,6 +18,7 @@ from ofa_tf.errors import FailureError, UsageError  # noqa: E402
 from ofa_tf.models import Supernet, build_subnet  # noqa: E402
 from ofa_tf.spaces import get_space  # noqa: E402
 
+pytestmark = pytest.mark.reference  # for torch
 NUM_CLASSES = 3
 TINY_SPACES = ("ofa_mbv3_tiny", "ofa_resnet_tiny")
 PROJECTION = "blocks.1.conv.point_linear.conv.conv.weight"

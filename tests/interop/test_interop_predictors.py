@@ -11,6 +11,7 @@ from ofa_tf.search import AccuracyPredictor
 from ofa_tf.spaces import Arch, get_space
 
 torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.reference
 
 W12, W10, RESNET50 = map(get_space, ("ofa_mbv3_w1.2", "ofa_mbv3_w1.0", "ofa_resnet50"))
 STEPS = (160, 176, 192, 208, 224)
@@ -203,7 +204,6 @@ def worst_deviation(found, expected) -> float:
     return float(np.max(np.abs(np.asarray(found) / np.asarray(expected) - 1)))
 
 
-@pytest.mark.reference
 def test_the_published_predictor_is_the_references(record_property):
     pytest.importorskip("ofa")
     stub_torchvision()
@@ -225,7 +225,6 @@ def test_the_published_predictor_is_the_references(record_property):
     assert worst < 1e-5
 
 
-@pytest.mark.reference
 @pytest.mark.parametrize("kind", ["resnet50", "mobilenet", "proxyless"])
 def test_the_later_class_is_the_references(kind, tmp_path, record_property):
     pytest.importorskip("ofa")
