@@ -48,6 +48,7 @@ def _define_network_flags() -> None:
 
 def export() -> None:
     """Exports every subnet in search.json that is not exported yet."""
+    common.import_tensorflow()
     from ofa_tf.data import MEAN, STD
     from ofa_tf.export import SubnetSpec, check_formats, export_subnet, is_up_to_date
 
@@ -83,14 +84,12 @@ def export() -> None:
 
 def export_network() -> None:
     """Exports the network of --net_config or --specialized."""
-    from ofa_tf.export import check_formats
     from ofa_tf.interop import download_specialized, read_net_config
 
     if FLAGS.net_config and FLAGS.specialized:
         raise UsageError("give either --net_config or --specialized.")
     if FLAGS.specialized and FLAGS.checkpoint:
         raise UsageError("--specialized has its own weights: leave --checkpoint out.")
-    formats = check_formats(FLAGS.formats)
     workdir = common.workdir()
     config, checkpoint = FLAGS.net_config, FLAGS.checkpoint
     if FLAGS.specialized:
@@ -98,13 +97,16 @@ def export_network() -> None:
     plan = read_net_config(config)
     if checkpoint is not None and not pathlib.Path(checkpoint).is_file():
         raise UsageError(f"--checkpoint={checkpoint} is no file.")
+    common.import_tensorflow()
+    from ofa_tf.export import check_formats
+
+    formats = check_formats(FLAGS.formats)
     job = common.Job(workdir) if workdir.config_file.exists() else None
     if "tflite_int8" in formats and (job is None or job.config["data"] is None):
         raise UsageError(
             "int8 is calibrated on training images, but the --workdir holds no job with images: "
             "give one that does, or --formats=keras,tflite_float32."
         )
-    common.import_tensorflow()
     _export_plan(plan, pathlib.Path(config), checkpoint, formats, job)
 
 

@@ -49,6 +49,7 @@ def import_() -> None:
 
 
 def _export() -> None:
+    common.import_tensorflow()
     from ofa_tf.interop import save_checkpoint
 
     job = common.Job(common.workdir())
