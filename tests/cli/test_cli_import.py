@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from cli_helpers import TRAIN, assert_one_message, run, weights
 
+from ofa_tf import interop
 from ofa_tf.interop import published
 
 LONG_ID = "ofa_mbv3_d234_e346_k357_w1.0"
@@ -24,6 +25,12 @@ def assert_no_job(workdir: pathlib.Path) -> None:
 
 
 # -- misuse, without torch --------------------------------------------------------------------
+
+
+@pytest.fixture
+def torch_or_not(monkeypatch):
+    """For what is told before torch is of use, whether it is installed or not."""
+    monkeypatch.setattr(interop, "require_torch", lambda: None)
 
 
 @pytest.fixture
@@ -55,13 +62,13 @@ def some_file(tmp_path) -> pathlib.Path:
         (["--to_torch=b.pth"], "holds no job. Run ofa-train or ofa-import"),
     ],
 )
-def test_wrong_orders(args, expected, tmp_path):
+def test_wrong_orders(torch_or_not, args, expected, tmp_path):
     ended = run("import", f"--workdir={tmp_path / 'job'}", *args)
     assert_one_message(ended, 2, expected)
     assert not (tmp_path / "job").exists()
 
 
-def test_labels_are_for_jobs_without_images(images, some_file, tmp_path):
+def test_labels_are_for_jobs_without_images(torch_or_not, images, some_file, tmp_path):
     args = [TINY, f"--checkpoint={some_file}", f"--data_dir={images}", f"--labels={some_file}"]
     ended = run("import", f"--workdir={tmp_path / 'job'}", *args)
     assert_one_message(ended, 2, "--labels is for jobs without images")
@@ -81,7 +88,7 @@ def test_without_torch_nothing_is_exported(no_torch, trained, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_published_checkpoint_offline(tmp_path, monkeypatch):
+def test_published_checkpoint_offline(torch_or_not, tmp_path, monkeypatch):
     monkeypatch.setattr(published, "_BASE", "http://127.0.0.1:9/ofa")  # nobody listens
     args = ["--checkpoint=published", f"--space={LONG_ID}"]
     ended = run("import", f"--workdir={tmp_path / 'job'}", *args)

@@ -126,7 +126,7 @@ def assert_near(outputs, expected):
     """Within rounding of the largest."""
     assert outputs.shape == expected.shape
     scale = np.abs(expected).max()
-    np.testing.assert_allclose(outputs / scale, expected / scale, rtol=0, atol=5e-6)
+    np.testing.assert_allclose(outputs / scale, expected / scale, rtol=0, atol=2e-5)
 
 
 def computed(plan, weights, inputs):
