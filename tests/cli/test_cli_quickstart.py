@@ -29,6 +29,8 @@ SUBNET_FILES = {
     "model.keras",
     "model_float32.tflite",
     "model_int8.tflite",
+    "net.config",
+    "run.config",
 }
 
 
