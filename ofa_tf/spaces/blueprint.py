@@ -34,8 +34,9 @@ class WeightedLayer(NamedTuple):
     """One layer with weights inside a block, as the costs see it."""
 
     weights: int  # entries of the kernel; each is used once per output pixel
-    other: int  # biases, batch norm's gamma and beta
+    channels: int  # of the output
     pixels: int  # height times width of the output
+    per_channel: int = 2  # batch norm's gamma and beta, or 1 for a bias, or 0
 
 
 class Block(abc.ABC):
@@ -63,7 +64,8 @@ class Block(abc.ABC):
     @property
     def params(self) -> int:
         """Trainable parameters."""
-        return sum(layer.weights + layer.other for layer in self.weighted_layers)
+        layers = self.weighted_layers
+        return sum(layer.weights + layer.per_channel * layer.channels for layer in layers)
 
     @property
     def sizes(self) -> Sizes:
@@ -109,8 +111,8 @@ class Conv(Block):
     @property
     def weighted_layers(self) -> tuple[WeightedLayer, ...]:
         weights = self.kernel_size**2 * self.in_channels * self.out_channels
-        other = 2 * self.out_channels * self.batch_norm
-        return (WeightedLayer(weights, other, self.out_size**2),)
+        per_channel = 2 if self.batch_norm else 0
+        return (WeightedLayer(weights, self.out_channels, self.out_size**2, per_channel),)
 
     @property
     def peak_activations(self) -> int:
@@ -161,12 +163,12 @@ class InvertedResidual(Block):
         mid, out_pixels = self.mid_channels, self.out_size**2
         layers = []
         if self.expand:
-            layers.append(WeightedLayer(self.in_channels * mid, 2 * mid, self.in_size**2))
-        layers.append(WeightedLayer(self.kernel_size**2 * mid, 2 * mid, out_pixels))
+            layers.append(WeightedLayer(self.in_channels * mid, mid, self.in_size**2))
+        layers.append(WeightedLayer(self.kernel_size**2 * mid, mid, out_pixels))
         if self.se_channels:
-            layers.append(WeightedLayer(mid * self.se_channels, self.se_channels, 1))
-            layers.append(WeightedLayer(self.se_channels * mid, mid, 1))
-        layers.append(WeightedLayer(mid * self.out_channels, 2 * self.out_channels, out_pixels))
+            layers.append(WeightedLayer(mid * self.se_channels, self.se_channels, 1, 1))
+            layers.append(WeightedLayer(self.se_channels * mid, mid, 1, 1))
+        layers.append(WeightedLayer(mid * self.out_channels, self.out_channels, out_pixels))
         return tuple(layers)
 
     @property
@@ -223,12 +225,12 @@ class Bottleneck(Block):
     def weighted_layers(self) -> tuple[WeightedLayer, ...]:
         mid, out, out_pixels = self.mid_channels, self.out_channels, self.out_size**2
         layers = [
-            WeightedLayer(self.in_channels * mid, 2 * mid, self.in_size**2),
-            WeightedLayer(self.kernel_size**2 * mid**2, 2 * mid, out_pixels),
-            WeightedLayer(mid * out, 2 * out, out_pixels),
+            WeightedLayer(self.in_channels * mid, mid, self.in_size**2),
+            WeightedLayer(self.kernel_size**2 * mid**2, mid, out_pixels),
+            WeightedLayer(mid * out, out, out_pixels),
         ]
         if self.shortcut != "identity":
-            layers.append(WeightedLayer(self.in_channels * out, 2 * out, out_pixels))
+            layers.append(WeightedLayer(self.in_channels * out, out, out_pixels))
         return tuple(layers)
 
     @property
@@ -311,7 +313,7 @@ class Classifier(Block):
 
     @property
     def weighted_layers(self) -> tuple[WeightedLayer, ...]:
-        return (WeightedLayer(self.in_channels * self.out_channels, self.out_channels, 1),)
+        return (WeightedLayer(self.in_channels * self.out_channels, self.out_channels, 1, 1),)
 
 
 @dataclasses.dataclass(frozen=True)

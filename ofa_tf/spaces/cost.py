@@ -1,4 +1,4 @@
-"""BlockCosts: any measure that is a sum over blocks, for whole arrays of encoded archs."""
+"""BlockCosts: any measure that is a sum or a maximum over blocks, for arrays of encoded archs."""
 
 from __future__ import annotations
 
@@ -14,22 +14,29 @@ from ofa_tf.spaces.search_space import SearchSpace
 
 
 class BlockCosts:
-    """Sums a cost over the blocks of many archs at once, and finds the least sum exactly.
+    """Combines a cost over the blocks of many archs at once, and finds the least exactly.
 
     The cost of every block that the space can draw is tabulated once; an arch's cost is then one
-    look-up per block.
+    look-up per block, and the sum of them or the largest.
 
     Args:
         space: the space whose codes are summed.
         cost: the cost of one block in a network with an input resolution (pixels), e.g.
             `lambda block, resolution: block.macs`.
         num_classes: classes of the networks that are costed.
+        largest: whether an arch costs what its dearest block does, not what all do together;
+            then no cost may be negative.
     """
 
     def __init__(
-        self, space: SearchSpace, cost: Callable[[Block, int], float], num_classes: int = 1000
+        self,
+        space: SearchSpace,
+        cost: Callable[[Block, int], float],
+        num_classes: int = 1000,
+        largest: bool = False,
     ):
         self.space = space
+        self._combine = np.maximum if largest else np.add
         self._tables = _tabulate(space, cost, num_classes)
         # All tables in one array, where a code's indices are its product with the strides.
         self._flat = np.concatenate([table.costs.ravel() for table in self._tables])
@@ -46,13 +53,13 @@ class BlockCosts:
         # A block that is off costs 0 whatever its other choices are. The product is of floats
         # because that is many times as fast, and exact for numbers as small as these.
         indices = np.maximum(codes, 0) @ self._strides + self._starts
-        return self._flat[indices.astype(np.intp)].sum(axis=1)
+        return self._combine.reduce(self._flat[indices.astype(np.intp)], axis=1)
 
     def minimum(self) -> tuple[float, np.ndarray]:
         """The least cost in the space and the code of an arch that has it; exact.
 
         Given resolution and widths, blocks are independent: each takes its cheapest kernel and
-        expand ratio, and each stage its cheapest depth.
+        expand ratio, and each stage its cheapest depth. This holds for a sum and for a maximum.
         """
         space = self.space
         given = [space.allowed("width")] * space.family.num_widths + [space.allowed("resolution")]
@@ -82,7 +89,7 @@ class BlockCosts:
                 codes[:, kernel] = kernels[choice // len(expands)]
                 codes[:, expand] = expands[choice % len(expands)]
             if depth is not None:
-                by_depth[depth] += costs.min(axis=0)
+                by_depth[depth] = self._combine(by_depth[depth], costs.min(axis=0))
         for stage, costs in enumerate(by_depth):
             allowed = space.allowed("depth", stage)
             codes[:, stage] = allowed[costs[allowed].argmin(axis=0)]

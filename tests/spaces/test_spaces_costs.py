@@ -197,13 +197,13 @@ def test_block_costs_of_a_restricted_resnet(restriction):
     np.testing.assert_array_equal(costs(codes), expected)
 
 
-def random_costs(seed: int):
+def random_costs(seed: int, low: float = -0.5):
     """Costs that no order of the choices explains, some of which a deeper stage lowers."""
     known: dict[tuple[str, int], float] = {}
     rng = np.random.default_rng(seed)
 
     def cost(block, resolution):
-        return known.setdefault((block.key, resolution), rng.uniform(-0.5, 1))
+        return known.setdefault((block.key, resolution), rng.uniform(low, 1))
 
     return cost
 
@@ -228,6 +228,21 @@ def test_minimum_equals_brute_force(name, seed):
     least, code = costs.minimum()
     assert least == pytest.approx(min(totals), abs=1e-12)
     assert space.decode(code[None])[0] == archs[int(np.argmin(totals))]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("name", SMALL)
+def test_least_of_the_largest_equals_brute_force(name, seed):
+    """Many archs share the dearest block, so that only the value is one."""
+    space, cost = SMALL[name], random_costs(seed, low=0)
+    costs = BlockCosts(space, cost, largest=True)
+    archs = every_arch(space)
+    plans = [space.blueprint(arch) for arch in archs]
+    peaks = [max(cost(block, plan.resolution) for block in plan.blocks) for plan in plans]
+    np.testing.assert_array_equal(costs(space.encode(archs)), peaks)
+    least, code = costs.minimum()
+    assert least == min(peaks)
+    assert costs(code[None]) == least
 
 
 def test_minimum_of_macs_is_the_smallest_net():
