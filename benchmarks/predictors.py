@@ -10,25 +10,13 @@ ratio of the rounds.
 from __future__ import annotations
 
 import argparse
-import functools
-import importlib.util
 import pathlib
 import statistics
-import sys
 import time
-import types
 from collections.abc import Callable
 
 import numpy as np
-import reference  # noqa: F401 (stands in for torchvision, which the imports below ask for)
-import torch
-import yaml
-
-if importlib.util.find_spec("gdown") is None:
-    sys.modules["gdown"] = types.ModuleType("gdown")  # the reference downloads with it
-
-from ofa.tutorial.accuracy_predictor import AccuracyPredictor as ReferenceAccuracy
-from ofa.tutorial.latency_table import LatencyEstimator
+from published_reference import accuracy_predictor, latency_estimators
 
 from ofa_tf.search import AccuracyPredictor, LatencyTable
 
@@ -65,23 +53,14 @@ def main() -> None:
 
 
 def _reference_accuracy(folder: pathlib.Path) -> Callable[[dict], float]:
-    predictor = ReferenceAccuracy(pretrained=False, device="cpu")
-    path = folder / "acc_predictor.pth"
-    predictor.model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    predictor = accuracy_predictor(folder)
     return lambda choices: float(predictor.predict_accuracy([choices]))
 
 
 def _reference_latency(
     folder: pathlib.Path, resolutions: tuple[int, ...]
 ) -> Callable[[dict], float]:
-    # It calls yaml.load without a loader, as was possible when it was written.
-    load = yaml.load
-    yaml.load = functools.partial(load, Loader=yaml.SafeLoader)
-    tables = {
-        side: LatencyEstimator(url=str(folder / "note10" / f"{side}_lookup_table.yaml"))
-        for side in resolutions
-    }
-    yaml.load = load
+    tables = latency_estimators(folder, resolutions)
     return lambda choices: tables[choices["r"][0]].predict_network_latency_given_spec(choices)
 
 

@@ -16,6 +16,7 @@ __all__ = [
     "get_space",
     "interop",
     "list_spaces",
+    "load_job",
     "search",
 ]
 
@@ -23,6 +24,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name == "Supernet":
         return importlib.import_module("ofa_tf.models").Supernet
+    if name == "load_job":
+        return importlib.import_module("ofa_tf.job").load_job
     if name in ("interop", "search"):
         return importlib.import_module(f"ofa_tf.{name}")
     raise AttributeError(f"module 'ofa_tf' has no attribute {name!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import sys
 import tempfile
@@ -26,3 +27,9 @@ def native_output_dropped() -> Iterator[None]:
             restored.callback(stream.flush)
             os.dup2(dropped.fileno(), descriptor)
         yield
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow without its start-up lines, some of which heed no setting."""
+    with native_output_dropped():
+        importlib.import_module("tensorflow")

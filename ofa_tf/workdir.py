@@ -33,19 +33,25 @@ class Workdir:
         self.accuracy_rows = self.path / "accuracy_rows.jsonl"
         self.accuracy_predictor = self.path / "accuracy_predictor.npz"
         self.accuracy_report = self.path / "accuracy_report.json"
+        self.accuracy_tuning = self.path / "accuracy_tuning"
         self.search_result = self.path / "search.json"
+        self.evaluated_rows = self.path / "evaluated_rows.jsonl"
         self.subnets = self.path / "subnets"
         self.measurements = self.path / "measurements.jsonl"
         self.results = self.path / "results.json"
         self.pictures = self.path / "pictures"
 
+    def front(self, measure: str) -> pathlib.Path:
+        """The front of accuracy against a measure."""
+        return self.path / f"front_{measure}.json"
+
     def phase(self, name: str) -> pathlib.Path:
         """The weights that a phase of training left."""
         return self.checkpoints / f"phase_{name}.npz"
 
-    def latency_table(self, target: str, threads: int) -> pathlib.Path:
-        """The latency table of a target, float32, with so many threads."""
-        return self.path / f"latency_{target}_float32_{threads}t.json"
+    def latency_table(self, target: str, threads: int, precision: str) -> pathlib.Path:
+        """The latency table of a target, with so many threads."""
+        return self.path / f"latency_{target}_{precision}_{threads}t.json"
 
     def start(self, config: dict[str, Any], allow_recipe_change: bool = False) -> None:
         """Records the settings of a job, or checks that they are those of the job that is here.

@@ -23,6 +23,7 @@ FLOORS = (
     ("models", "data", "workdir"),
     ("interop",),
     ("training", "search", "export", "report"),
+    ("job",),
     ("cli",),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -158,5 +158,5 @@ def test_append_to_a_full_disk_is_one_failure(workdir):
 
 def test_nothing_is_written_by_looking(tmp_path):
     workdir = Workdir(tmp_path / "job")
-    assert workdir.latency_table("host", 2).name == "latency_host_float32_2t.json"
+    assert workdir.latency_table("host", 2, "float32").name == "latency_host_float32_2t.json"
     assert not workdir.path.exists()

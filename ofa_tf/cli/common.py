@@ -1,31 +1,20 @@
-"""What the commands share: how they start and end, and the job that they work on."""
+"""What the commands share: how they start and end, flags of several of them, and how to read."""
 
 from __future__ import annotations
 
-import functools
-import importlib
 import logging
 import math
 import os
 import pathlib
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from absl import app, flags
 from absl import logging as absl_logging
 
 import mobile_bench
 from ofa_tf.errors import FailureError, UsageError
-from ofa_tf.files import read_json
 from ofa_tf.workdir import Workdir
-
-if TYPE_CHECKING:
-    from ofa_tf.data import ImageData
-    from ofa_tf.models import Supernet
-    from ofa_tf.search import LatencyTable
-    from ofa_tf.spaces import SearchSpace
-    from ofa_tf.training.calibration import SubnetEvaluator
 
 FLAGS = flags.FLAGS
 
@@ -115,14 +104,6 @@ def _prepare_environment() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-def import_tensorflow() -> None:
-    """Imports TensorFlow without its start-up lines, some of which heed no setting."""
-    from ofa_tf.quiet import native_output_dropped
-
-    with native_output_dropped():
-        importlib.import_module("tensorflow")
-
-
 def define_workdir() -> None:
     flags.DEFINE_string("workdir", None, "Folder of the job; all results go there.")
     flags.register_validator("workdir", bool, "give the folder of the job, --workdir=DIR")
@@ -131,6 +112,9 @@ def define_workdir() -> None:
 def define_target() -> None:
     flags.DEFINE_enum("target", "host", ["host"], "Where latencies are measured.")
     flags.DEFINE_integer("threads", 1, "Threads of the TFLite runtime.", lower_bound=1)
+    flags.DEFINE_enum(
+        "tflite_precision", "float32", ["float32", "int8"], "Of the files that are timed, or sized."
+    )
 
 
 # The flags whose values are settings of a job's images.
@@ -195,110 +179,9 @@ def workdir() -> Workdir:
     return Workdir(FLAGS.workdir)
 
 
-class Job:
-    """A job that was begun by ofa-train or ofa-import: its space, images and newest weights.
-
-    Each is loaded when it is first asked for.
-
-    Raises:
-        UsageError: the workdir holds no job.
-    """
-
-    def __init__(self, workdir: Workdir):
-        self.workdir = workdir
-        self.config = workdir.config()
-
-    @property
-    def space(self) -> SearchSpace:
-        from ofa_tf.spaces import get_space
-
-        return get_space(self.config["space"])
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return tuple(self.config["class_names"])
-
-    @functools.cached_property
-    def data(self) -> ImageData:
-        """Raises UsageError where the job has no images."""
-        if self.config["data"] is None:
-            raise UsageError(
-                f"The job in {self.workdir.path} has no images, which this command needs: give "
-                "--data_dir or --dataset to ofa-import, with another --workdir."
-            )
-        return load_data(self.config["data"], self.workdir)
-
-    @functools.cached_property
-    def supernet(self) -> Supernet:
-        """Raises UsageError where there is no checkpoint, FailureError where none can be read."""
-        import_tensorflow()
-        from ofa_tf.models import Supernet
-        from ofa_tf.training.checkpoints import CheckpointFolder
-
-        supernet = Supernet(self.space, len(self.class_names))
-        state = CheckpointFolder(self.workdir.checkpoints).load_newest(weights=supernet.variables)
-        if state is None:
-            raise UsageError(
-                f"{self.workdir.checkpoints} has no checkpoint. Run ofa-train or ofa-import first."
-            )
-        if not state.get("finished"):
-            log.warning("The training in %s is not finished.", self.workdir.path)
-        return supernet
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """Stands for the weights, and for what recalibration and evaluation see."""
-        from ofa_tf.training.checkpoints import weights_hash
-
-        return (
-            f"{weights_hash(self.supernet)}-{self.config['calibration_images']}"
-            f"-{self.config['eval_crop']}"
-        )
-
-    def evaluator(self, split: str, limit: int | None = None) -> SubnetEvaluator:
-        """Accuracies of subnets on a split, recalibrated."""
-        import_tensorflow()
-        from ofa_tf.training.calibration import SubnetEvaluator
-
-        return SubnetEvaluator(
-            self.supernet,
-            self.data,
-            split,
-            limit=limit,
-            calibration_images=self.config["calibration_images"],
-            eval_crop=self.config["eval_crop"],
-        )
-
-    def chosen_subnets(self) -> list[dict]:
-        """What ofa-search chose: name, budget_ms, arch, predictions and costs of each."""
-        path = self.workdir.search_result
-        if not path.exists():
-            raise UsageError(f"{path} is missing. Run ofa-search first.")
-        found = read_json(path)
-        if not isinstance(found, dict) or not isinstance(found.get("subnets"), list):
-            raise FailureError(f"{path} is damaged. Remove it and run ofa-search again.")
-        return found["subnets"]
-
-    def latency_table(self) -> LatencyTable:
-        """The table that ofa-latency measured on --target with --threads."""
-        from ofa_tf.search import LatencyTable
-
-        path = latency_file(self.workdir)
-        if not path.exists():
-            raise UsageError(f"{path} is missing. Run ofa-latency --workdir={FLAGS.workdir} first.")
-        return LatencyTable.load(path, self.space)
-
-
 def latency_file(workdir: Workdir) -> pathlib.Path:
-    return workdir.latency_table(FLAGS.target, FLAGS.threads)
-
-
-def load_data(config: dict, workdir: Workdir) -> ImageData:
-    """The images of a job, by the arguments of `load_dataset`."""
-    import_tensorflow()
-    from ofa_tf.data import load_dataset
-
-    return load_dataset(**config, cache_dir=str(workdir.path / "data"))
+    """The latency table of --target, --threads and --tflite_precision."""
+    return workdir.latency_table(FLAGS.target, FLAGS.threads, FLAGS.tflite_precision)
 
 
 def numbers(flag: str) -> list[float]:
@@ -337,6 +220,8 @@ def progress_bar(**options):
     bar = tqdm(**options)
 
     def update(done: int, total: int) -> None:
+        if bar.total is None:  # what an earlier run did says nothing about the speed of this one
+            bar.initial = bar.n = bar.last_print_n = done
         bar.total = total
         bar.update(done - bar.n)
 

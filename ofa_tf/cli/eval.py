@@ -11,6 +11,7 @@ from absl import flags
 
 from ofa_tf.cli import common
 from ofa_tf.errors import UsageError
+from ofa_tf.job import Job
 
 FLAGS = flags.FLAGS
 
@@ -23,7 +24,7 @@ def define_flags() -> None:
 
 def evaluate() -> None:
     """Prints a line per arch."""
-    job = common.Job(common.workdir())
+    job = Job(common.workdir())
     archs = {text: _arch(job.space, text) for text in FLAGS.arch}
     evaluator = job.evaluator(FLAGS.split)
     for text, arch in archs.items():

@@ -20,6 +20,8 @@ from tqdm import tqdm
 
 from ofa_tf.cli import common
 from ofa_tf.errors import UsageError
+from ofa_tf.job import Job
+from ofa_tf.quiet import import_tensorflow
 
 if TYPE_CHECKING:
     import keras
@@ -48,12 +50,12 @@ def _define_network_flags() -> None:
 
 def export() -> None:
     """Exports every subnet in search.json that is not exported yet."""
-    common.import_tensorflow()
+    import_tensorflow()
     from ofa_tf.data import MEAN, STD
     from ofa_tf.export import SubnetSpec, check_formats, export_subnet, is_up_to_date
 
     formats = check_formats(FLAGS.formats)
-    job = common.Job(common.workdir())
+    job = Job(common.workdir())
     subnets = job.chosen_subnets()
     evaluator = job.evaluator("test")
     for subnet in tqdm(subnets, "export", unit="subnet"):
@@ -97,11 +99,11 @@ def export_network() -> None:
     plan = read_net_config(config)
     if checkpoint is not None and not pathlib.Path(checkpoint).is_file():
         raise UsageError(f"--checkpoint={checkpoint} is no file.")
-    common.import_tensorflow()
+    import_tensorflow()
     from ofa_tf.export import check_formats
 
     formats = check_formats(FLAGS.formats)
-    job = common.Job(workdir) if workdir.config_file.exists() else None
+    job = Job(workdir) if workdir.config_file.exists() else None
     if "tflite_int8" in formats and (job is None or job.config["data"] is None):
         raise UsageError(
             "int8 is calibrated on training images, but the --workdir holds no job with images: "
@@ -115,7 +117,7 @@ def _export_plan(
     config: pathlib.Path,
     checkpoint: str | None,
     formats: tuple[str, ...],
-    job: common.Job | None,
+    job: Job | None,
 ) -> None:
     from ofa_tf.data import MEAN, STD
     from ofa_tf.export import SubnetSpec, export_subnet, is_up_to_date
@@ -163,7 +165,7 @@ def _network(spec, config: pathlib.Path, checkpoint: str | None) -> keras.Model:
     return load_specialized(config, checkpoint, **options)
 
 
-def _images(job: common.Job, resolution: int) -> dict:
+def _images(job: Job, resolution: int) -> dict:
     """What `export_subnet` calibrates int8 on and evaluates on: raw pixels."""
     options = {"eval_crop": job.config["eval_crop"], "normalize": False}
     count = min(FLAGS.int8_images, job.data.num_train)

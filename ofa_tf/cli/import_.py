@@ -16,6 +16,8 @@ from absl import flags
 
 from ofa_tf.cli import common
 from ofa_tf.errors import FailureError, UsageError
+from ofa_tf.job import Job, load_data
+from ofa_tf.quiet import import_tensorflow
 
 FLAGS = flags.FLAGS
 
@@ -49,10 +51,10 @@ def import_() -> None:
 
 
 def _export() -> None:
-    common.import_tensorflow()
+    import_tensorflow()
     from ofa_tf.interop import save_checkpoint
 
-    job = common.Job(common.workdir())
+    job = Job(common.workdir())
     save_checkpoint(job.supernet, FLAGS.to_torch)
     common.log.info("The weights are in %s.", FLAGS.to_torch)
 
@@ -100,7 +102,7 @@ def _images_and_classes(workdir) -> tuple[dict | None, tuple[str, ...]]:
     if FLAGS.labels:
         raise UsageError("--labels is for jobs without images; these have names of their own.")
     config = common.data_config()
-    return config, common.load_data(config, workdir).class_names
+    return config, load_data(config, workdir).class_names
 
 
 def _checkpoint_file(space_name: str, workdir) -> pathlib.Path:
@@ -118,7 +120,7 @@ def _sha256(path: pathlib.Path) -> str:
 
 def _supernet(space, num_classes: int, path: pathlib.Path):
     """The supernet with the checkpoint's weights."""
-    common.import_tensorflow()
+    import_tensorflow()
     import keras
 
     from ofa_tf.interop import load_checkpoint

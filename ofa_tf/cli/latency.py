@@ -1,8 +1,12 @@
-"""ofa-latency: measures the blocks of a job's space and makes its latency table.
+"""ofa-latency: measures the blocks of a space and makes its latency table.
 
     ofa-latency --workdir=DIR --target=host
 
-Run the same command again to go on after an interruption.
+Run the same command again to go on after an interruption. Latencies do not depend on weights: with
+a --space, no job is needed, and ofa-search takes the table by --latency_table.
+
+    ofa-latency --workdir=DIR --space=ofa_mbv3_w1.0 --num_classes=1000 \
+        --latency_resolutions=160,192,224
 """
 
 from __future__ import annotations
@@ -10,52 +14,88 @@ from __future__ import annotations
 import contextlib
 import functools
 import pathlib
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from absl import flags
 
 import mobile_bench
 from ofa_tf.cli import common
+from ofa_tf.errors import UsageError
+from ofa_tf.job import Job
+from ofa_tf.quiet import import_tensorflow
+from ofa_tf.spaces import SearchSpace, get_space
+from ofa_tf.workdir import Workdir
 
 if TYPE_CHECKING:
+    import keras
+
     from ofa_tf.search import LatencyTable
 
 FLAGS = flags.FLAGS
 
+_NUM_CALIBRATION = 2  # inputs that calibrate int8 models; accuracy does not matter here
+
 
 def define_flags() -> None:
     flags.DEFINE_list(
-        "latency_resolutions", None, "Pixels at which blocks are measured; three by default."
+        "latency_resolutions",
+        None,
+        "Pixels at which blocks are measured, and between which the table answers; three over "
+        "all of the space by default.",
     )
     flags.DEFINE_float("latency_min_secs", 0.02, "Seconds of timed runs per model and round.", 0.0)
-    flags.DEFINE_integer("latency_rounds", 3, "Times that every model is measured.", 1)
-    flags.DEFINE_integer("latency_subnets", 16, "Whole subnets measured, to fit and to check.", 4)
+    flags.DEFINE_integer(
+        "latency_rounds",
+        5,
+        "Times that every model is measured; up to twice as many if disturbed.",
+        1,
+    )
+    flags.DEFINE_integer("fit_subnets", 20, "Whole subnets that correct the table.", 2)
+    flags.DEFINE_integer("check_subnets", 20, "Others that tell how good it is.", 1)
 
 
 def latency() -> None:
-    """Makes the table, unless it is there."""
-    job = common.Job(common.workdir())
-    path = common.latency_file(job.workdir)
+    """Makes the table, unless it is there, and says how good it is."""
+    workdir = common.workdir()
+    space, num_classes = _measured_space(workdir)
+    path = common.latency_file(workdir)
     if path.exists():
         common.log.info("%s is there already; remove it to measure anew.", path)
         return
     resolutions = common.whole_numbers("latency_resolutions")
     if resolutions:
-        job.space.restrict(resolutions=resolutions)  # an error before any work
-    report = _measure(job, path, resolutions).report
-    common.log.info(
-        "On %d subnets that it was not fitted on: mean error %.1f %%, Kendall %.2f. Table: %s",
-        report["n"],
-        100 * report["mape"],
-        report["kendall"],
-        path,
-    )
+        space.restrict(resolutions=resolutions)  # an error before any work
+    table = _measure(space, num_classes, path, resolutions)
+    print(_summary(table))
+    common.log.info("The latency table is %s.", path)
 
 
-def _measure(job: common.Job, path: pathlib.Path, resolutions: list[int]) -> LatencyTable:
+def _measured_space(workdir: Workdir) -> tuple[SearchSpace, int]:
+    """The space and the number of classes: those of the job, or of the flags where is none."""
+    space, num_classes = FLAGS["space"].value, None
+    if "num_classes" in FLAGS:  # not in ofa-quickstart, which has a job
+        num_classes = FLAGS["num_classes"].value
+    if not workdir.config_file.exists() and space is not None:
+        if num_classes is None:
+            raise UsageError("Give --num_classes: the last layer's latency depends on it.")
+        return get_space(space), num_classes
+    job = Job(workdir)  # an error where there is none
+    if space not in (None, job.space.name) or num_classes not in (None, len(job.class_names)):
+        raise UsageError(
+            f"{workdir.path} holds a job of {job.space.name} with {len(job.class_names)} classes. "
+            f"Leave out --space and --num_classes, or give another --workdir."
+        )
+    return job.space, len(job.class_names)
+
+
+def _measure(
+    space: SearchSpace, num_classes: int, path: pathlib.Path, resolutions: list[int]
+) -> LatencyTable:
     """Measures with a progress bar each for conversions and measurements."""
+    import_tensorflow()
     from ofa_tf.data import MEAN, STD
-    from ofa_tf.export import convert
     from ofa_tf.search import build_latency_table
 
     with contextlib.ExitStack() as stack:
@@ -64,30 +104,96 @@ def _measure(job: common.Job, path: pathlib.Path, resolutions: list[int]) -> Lat
             bar, updates[what] = common.progress_bar(desc=f"{what} blocks", unit="model")
             stack.enter_context(bar)
         return build_latency_table(
-            job.space,
-            len(job.class_names),
-            convert=functools.partial(convert, precision="float32"),
+            space,
+            num_classes,
+            convert=_converter(FLAGS.tflite_precision),
             measure=functools.partial(
                 mobile_bench.measure,
                 target=FLAGS.target,
                 threads=FLAGS.threads,
                 rounds=1,  # build_latency_table does the rounds
-                num_runs=20,
+                num_runs=10,
                 min_secs=FLAGS.latency_min_secs,
                 warmup_min_secs=FLAGS.latency_min_secs / 2,
             ),
             path=path,
             normalization=(MEAN, STD),
+            precision=FLAGS.tflite_precision,
             resolutions=resolutions,
             rounds=FLAGS.latency_rounds,
-            num_fit=FLAGS.latency_subnets // 2,
-            num_check=FLAGS.latency_subnets - FLAGS.latency_subnets // 2,
+            num_fit=FLAGS.fit_subnets,
+            num_check=FLAGS.check_subnets,
             progress=lambda what, done, total: updates[what](done, total),
         )
 
 
+def _converter(precision: str) -> Callable[[keras.Model], bytes]:
+    """Converts models as ofa-export does, but int8 ones calibrated on made-up inputs.
+
+    Input and output of an int8 model are int8, so that no op at its border converts numbers.
+    """
+    from ofa_tf.export import convert
+
+    def made(model: keras.Model) -> bytes:
+        if precision != "int8":
+            return convert(model, precision)
+        shape = (_NUM_CALIBRATION, *model.input_shape[1:])
+        rng = np.random.default_rng(0)
+        takes_images = shape[-1] == 3
+        inputs = rng.uniform(0, 255, shape) if takes_images else rng.normal(size=shape)
+        return convert(model, precision, inputs.astype(np.float32))
+
+    return made
+
+
+def _summary(table: LatencyTable) -> str:
+    """What was measured and how good the table is, in a few lines."""
+    report, settings, device = table.report, table.setup["settings"], table.setup["device"]
+    unseen = report["n"]
+    lines = [
+        f"{table.space.name} on {device['target']} ({device['cpu']}), {settings['threads']} "
+        f"thread{'s' * (settings['threads'] > 1)}, {table.precision}: {len(table.block_ms)} blocks "
+        f"at {', '.join(map(str, table.resolutions))} pixels",
+        f"{'':30}{'mean error':>10}{'bias':>9}{'worst':>9}{'Kendall':>9}",
+        _errors_line(f"{report['fitted']['n']} subnets it was fitted on", report["fitted"]),
+        _errors_line(f"{unseen} subnets it never saw", report),
+    ]
+    between = report["interpolation"]
+    if between["n"]:
+        lines.append(_errors_line(f"{between['n']} interpolated blocks", between))
+    slopes = table.slopes or {"block": table.slope}
+    terms = " + ".join(f"{slope:.3f} x {kind}" for kind, slope in slopes.items())
+    lines.append(f"Correction: {terms} + {table.constant_ms:.4f} ms")
+    worst = max(
+        report["subnets"], key=lambda row: abs(row["predicted_ms"] / row["measured_ms"] - 1)
+    )
+    lines.append(
+        f"Worst: {worst['predicted_ms']:.3f} ms predicted, {worst['measured_ms']:.3f} ms measured "
+        f"at {worst['arch']['r']} pixels, depths {worst['arch']['d']}"
+    )
+    interpolation = (
+        f"interpolation {100 * between['mape']:.1f} %" if between["n"] else "no interpolation"
+    )
+    lines.append(
+        f"Mean error on unseen subnets {100 * report['mape']:.1f} %, {interpolation}, rounds "
+        f"differ by {100 * report['round_spread']:.1f} %."
+    )
+    return "\n".join(lines)
+
+
+def _errors_line(what: str, errors: Mapping[str, Any]) -> str:
+    tau = errors["kendall"]
+    return (
+        f"{what:<30}{100 * errors['mape']:>8.1f} %{100 * errors['bias']:>+7.1f} %"
+        f"{100 * errors['worst']:>7.1f} %{'-' if tau is None else f'{tau:.3f}':>9}"
+    )
+
+
 def main() -> None:
     define_flags()
+    # Not among the others, because ofa-quickstart has the --space of ofa-train.
+    flags.DEFINE_string("space", None, "Search space, for a workdir that holds no job.")
+    flags.DEFINE_integer("num_classes", None, "Classes of the networks, for such a workdir.", 1)
     common.define_workdir()
     common.define_target()
     common.run(latency, __doc__)

@@ -14,13 +14,13 @@ import time
 from absl import flags
 
 from mobile_bench.cli import main as mobile_bench_main
-from ofa_tf.cli import common, export, latency, report, search, train
+from ofa_tf.cli import common, export, latency, predictor, report, search, train
 
 FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    for command in (train, latency, search, export):
+    for command in (train, latency, predictor, search, export):
         command.define_flags()
     common.define_workdir()
     common.define_target()

@@ -15,6 +15,7 @@ import mobile_bench
 from ofa_tf.cli import common
 from ofa_tf.errors import UsageError
 from ofa_tf.files import read_json, write_json
+from ofa_tf.job import Job
 
 FLAGS = flags.FLAGS
 _CLOUD = 2000  # random archs in the picture
@@ -25,16 +26,20 @@ def report() -> None:
     from ofa_tf.report import plot_architectures, plot_pareto, text_table
     from ofa_tf.search import AccuracyPredictor, predicted_front
 
-    job = common.Job(common.workdir())
+    job = Job(common.workdir())
     subnets = job.chosen_subnets()
     measurements = _measurements(job)
+    table = job.latency_table(FLAGS.target, FLAGS.threads, FLAGS.tflite_precision)
     rows = [_row(job, subnet, measurements) for subnet in subnets]
+    for row in rows:  # where the search was for other devices, or for no latency at all
+        codes = table.space.encode([row["arch"]])
+        row.setdefault("predicted_latency_ms", float(table(codes)[0]))
     write_json(job.workdir.results, rows)
 
-    predictor = AccuracyPredictor.load(job.workdir.accuracy_predictor, job.space)
-    table = job.latency_table()
-    codes = job.space.sample_codes(_CLOUD, np.random.default_rng(0))
-    _, latencies, accuracies = predicted_front(job.space, predictor, table)
+    space = table.space  # at the resolutions that it answers for
+    predictor = AccuracyPredictor.load(job.workdir.accuracy_predictor, space)
+    codes = space.sample_codes(_CLOUD, np.random.default_rng(0))
+    _, latencies, accuracies = predicted_front(space, predictor, table)
     pictures = job.workdir.pictures
     plot_pareto(
         pictures / "pareto.png",
@@ -49,7 +54,7 @@ def report() -> None:
     common.log.info("Results: %s, pictures: %s", job.workdir.results, pictures)
 
 
-def _measurements(job: common.Job) -> dict[str, mobile_bench.Measurement]:
+def _measurements(job: Job) -> dict[str, mobile_bench.Measurement]:
     """The newest measurement of each file with --threads, by the file's sha256."""
     path = job.workdir.measurements
     if not path.exists():
@@ -61,7 +66,7 @@ def _measurements(job: common.Job) -> dict[str, mobile_bench.Measurement]:
     return {row.sha256: row for row in rows if row.settings.threads == FLAGS.threads}
 
 
-def _row(job: common.Job, subnet: dict, measurements: dict) -> dict:
+def _row(job: Job, subnet: dict, measurements: dict) -> dict:
     """A row of results.json: what was predicted, and what was measured."""
     folder = job.workdir.subnets / subnet["name"]
     card = read_json(folder / "card.json")

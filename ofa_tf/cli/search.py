@@ -1,10 +1,17 @@
-"""ofa-search: the best subnet for each latency budget.
+"""ofa-search: the best subnet for each latency budget, or for any other scenario.
 
     ofa-search --workdir=DIR --budget_ms=0.2,0.3,0.5
 
 Evaluates archs from the supernet, trains the accuracy predictor on them, and searches. Run the
-same command again to go on after an interruption. With both predictors published or made before,
-no trained supernet is needed:
+same command again to go on after an interruption. Budgets on several devices, on computations,
+parameters, file size and memory come from flags (--max_...) or from a file:
+
+    ofa-search --workdir=DIR --scenarios=FILE.yaml --top=5
+
+The predictor is a guess: --top=K finds K different candidates for each scenario and ranks them by
+evaluating each from the supernet. --pareto=MEASURE gives the whole front instead.
+
+With predictors that are published or were made before, no trained supernet is needed:
 
     ofa-search --workdir=DIR --space=ofa_mbv3_w1.2 --accuracy_predictor=acc_predictor.pth \
         --latency_table=note10 --budget_ms=20,30
@@ -12,32 +19,40 @@ no trained supernet is needed:
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import math
-import pathlib
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from ofa_tf.cli import common
-from ofa_tf.errors import UsageError
+from ofa_tf.cli import common, predictor
+from ofa_tf.cli.search_inputs import Inputs, gather
 from ofa_tf.files import read_json, write_json
-from ofa_tf.spaces import SearchSpace, get_space
-from ofa_tf.workdir import Workdir
 
 if TYPE_CHECKING:
-    from ofa_tf.search import AccuracyPredictor, LatencyTable
+    from ofa_tf.search import AccuracyPredictor, Scenario, SearchResult
+    from ofa_tf.spaces import Arch
 
 FLAGS = flags.FLAGS
+_MEASURES = ("latency_ms", "macs_m", "params_m", "file_kb", "memory_kb")
 
 
 def define_flags() -> None:
     flags.DEFINE_list("budget_ms", None, "Latency budgets; spread over the range by default.")
     flags.DEFINE_integer("num_budgets", 4, "How many budgets, where --budget_ms is not given.", 1)
-    flags.DEFINE_integer("num_archs", 200, "Archs evaluated for the accuracy predictor.", 10)
-    flags.DEFINE_integer("arch_images", 2000, "Validation images each of them is evaluated on.", 1)
-    flags.DEFINE_integer("search_seed", 0, "Of the archs, the predictor and the search.", 0)
+    for name, what in (
+        ("macs_m", "millions of multiply-accumulates"),
+        ("params_m", "millions of parameters"),
+        ("file_kb", "kB of the .tflite file, in --tflite_precision"),
+        ("memory_kb", "kB of the activations alive at once, in --tflite_precision"),
+    ):
+        flags.DEFINE_float(f"max_{name}", None, f"Limit of every subnet: {what}.", 0.0)
+        flags.register_validator(f"max_{name}", lambda limit: limit != 0, "give a positive number")
+    flags.DEFINE_string("scenarios", None, "YAML file of devices and budgets; see the README.")
+    flags.DEFINE_enum("pareto", None, _MEASURES, "The front of accuracy against this, instead.")
+    flags.DEFINE_integer("top", 1, "Candidates of a scenario, ranked by evaluation if several.", 1)
+    flags.DEFINE_integer("rank_images", None, "Validation images for that; all by default.", 1)
+    flags.DEFINE_enum("effort", "normal", ["low", "normal", "high"], "How long to search.")
+    flags.DEFINE_integer("search_seed", 0, "Of the search.", 0)
     flags.DEFINE_string(
         "accuracy_predictor", None, "File of a predictor to search with, ours or a published .pth."
     )
@@ -49,186 +64,177 @@ def define_flags() -> None:
 
 
 def search() -> None:
-    """Finds the archs and writes search.json, unless it is there for these settings."""
-    from ofa_tf.search import check_reachable, evolve
-
+    """Writes search.json, or the front, unless it is there for these settings."""
     workdir = common.workdir()
-    job = _job(workdir)
-    space, table, predictor = _space_and_predictors(job)
-    num_classes = len(job.class_names) if job else table.num_classes
-    budgets = common.positive_numbers("budget_ms")
-    for budget in budgets:
-        check_reachable(space, "latency_ms", table, budget)  # before the slow part
-    settings = _settings(job, table, budgets)
-    result_file = workdir.search_result
+    inputs = gather(workdir)
+    result_file = workdir.front(FLAGS.pareto) if FLAGS.pareto else workdir.search_result
+    settings = _settings(inputs)
     if result_file.exists() and read_json(result_file).get("settings") == settings:
         common.log.info("The search is done already: %s", result_file)
         return
-    predictor = predictor or _made_predictor(job)
-    budgets = budgets or _spread_budgets(space, predictor, table)
-    subnets = []
-    for budget in budgets:
-        found = evolve(space, predictor, {"latency_ms": (table, budget)}, seed=FLAGS.search_seed)
-        plan = space.blueprint(found.arch, num_classes)
-        subnets.append(
-            {
-                "name": f"{budget:g}ms",
-                "budget_ms": budget,
-                "arch": found.arch.to_dict(),
-                "predicted_accuracy": found.accuracy,
-                "predicted_latency_ms": found.measures["latency_ms"],
-                "macs": plan.macs,
-                "params": plan.params,
-            }
-        )
-        common.log.info(
-            "%g ms: predicted accuracy %.1f %%, latency %.3f ms, %.1f M MACs.",
-            budget,
-            100 * found.accuracy,
-            found.measures["latency_ms"],
-            plan.macs / 1e6,
-        )
-    write_json(result_file, {"settings": settings, "subnets": subnets})
+    accuracy = inputs.predictor or predictor.made_predictor(inputs.job)
+    rows = _front(inputs, accuracy) if FLAGS.pareto else _subnets(inputs, accuracy)
+    write_json(result_file, {"settings": settings, "subnets": rows})
     common.log.info("The archs are in %s.", result_file)
 
 
-def _job(workdir: Workdir) -> common.Job | None:
-    """The job in the workdir; None where there is none and the flags make up for it."""
-    given = [FLAGS.space, FLAGS.accuracy_predictor, FLAGS.latency_table]
-    if workdir.config_file.exists() or not any(given):
-        job = common.Job(workdir)  # an error where there is none
-        if FLAGS.space and get_space(FLAGS.space) != job.space:
-            raise UsageError(
-                f"{workdir.path} holds a job of {job.space.name}, not of --space={FLAGS.space}. "
-                f"Leave out --space, or give another --workdir."
-            )
-        return job
-    if not all(given):
-        raise UsageError(
-            f"{workdir.path} holds no job. Run ofa-train or ofa-import with this --workdir first, "
-            f"or give all of --space, --accuracy_predictor and --latency_table."
-        )
-    return None
-
-
-def _space_and_predictors(
-    job: common.Job | None,
-) -> tuple[SearchSpace, LatencyTable, AccuracyPredictor | None]:
-    """What is searched, the table, and the predictor where one was given.
-
-    The space is that of the job or of --space, at the resolutions that table and predictor know.
-    """
-    from ofa_tf.search import LatencyTable
-
-    space = job.space if job else get_space(FLAGS.space)
-    if FLAGS.latency_table:
-        table = LatencyTable.load(FLAGS.latency_table, space)
-    else:
-        table = job.latency_table()
-    predictor = None
-    resolutions = set(table.space.resolutions)
-    if FLAGS.accuracy_predictor:
-        predictor = _given_predictor(space)
-        resolutions &= set(predictor.space.resolutions)
-        if not resolutions:
-            raise UsageError(
-                f"The latency table answers for {list(table.space.resolutions)} pixels, the "
-                f"accuracy predictor for {list(predictor.space.resolutions)}; none is in both."
-            )
-    if resolutions != set(space.resolutions):
-        space = space.restrict(resolutions=resolutions)
-    if table.space != space:
-        table = dataclasses.replace(table, space=space)
-    if predictor is not None and predictor.space != space:
-        predictor = dataclasses.replace(predictor, space=space)
-    if job and table.num_classes != len(job.class_names):
-        common.log.warning(
-            "The latency table is of networks with %d classes, the job has %d.",
-            table.num_classes,
-            len(job.class_names),
-        )
-    return space, table, predictor
-
-
-def _given_predictor(space: SearchSpace) -> AccuracyPredictor:
-    """The predictor of --accuracy_predictor at its own resolutions, if it is of the space."""
-    from ofa_tf.search import AccuracyPredictor
-
-    predictor = AccuracyPredictor.load(FLAGS.accuracy_predictor)
-    if predictor.space.name == space.name:
-        return predictor
-    # A published file may serve another space than the one it was made for.
-    return AccuracyPredictor.load(FLAGS.accuracy_predictor, space)
-
-
-def _settings(job: common.Job | None, table: LatencyTable, budgets: list[float]) -> dict[str, Any]:
+def _settings(inputs: Inputs) -> dict[str, Any]:
     """All that the result depends on."""
+    scenarios = [{"name": name, "limits": dict(limits)} for name, limits in inputs.scenarios]
     settings = {
-        "table": _hashes(FLAGS.latency_table) if FLAGS.latency_table else table.setup,
-        "budgets_ms": budgets or FLAGS.num_budgets,
+        "space": inputs.space.name,
+        **inputs.sources,
+        "scenarios": scenarios or FLAGS.num_budgets,
+        "precision": FLAGS.tflite_precision,
+        "effort": FLAGS.effort,
         "seed": FLAGS.search_seed,
     }
-    if FLAGS.accuracy_predictor:
-        predictor = _hashes(FLAGS.accuracy_predictor)
-        return {"space": table.space.name, "accuracy_predictor": predictor, **settings}
-    of_predictor = {"num_archs": FLAGS.num_archs, "arch_images": FLAGS.arch_images}
-    return {"fingerprint": job.fingerprint, **of_predictor, **settings}
+    if FLAGS.top > 1:
+        settings |= {"top": FLAGS.top, "rank_images": FLAGS.rank_images}
+    if not inputs.predictor or FLAGS.top > 1:
+        settings["fingerprint"] = inputs.job.fingerprint
+    if not inputs.predictor:
+        settings |= predictor.settings()
+    return settings
 
 
-def _hashes(path: str) -> dict[str, str]:
-    """The sha256 of a file, or of each file of a folder, by its name."""
-    given = pathlib.Path(path)
-    paths = sorted(p for p in given.iterdir() if p.is_file()) if given.is_dir() else [given]
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
+def _subnets(inputs: Inputs, accuracy: AccuracyPredictor) -> list[dict[str, Any]]:
+    """A row of search.json for each scenario."""
+    from ofa_tf.search import evolve_many
+    from ofa_tf.search.ranking import ranked
 
-
-def _made_predictor(job: common.Job) -> AccuracyPredictor:
-    """Evaluates archs, fits the predictor on them and says how good it is."""
-    from ofa_tf.search import AccuracyPredictor, collect_accuracies
-
-    bar, update = common.progress_bar(desc="evaluate archs", unit="arch")
+    scenarios = inputs.scenarios or _spread_budgets(inputs, accuracy)
+    bar, update = common.progress_bar(desc="search", unit="generation")
     with bar:
-        archs, accuracies = collect_accuracies(
-            job.space,
-            job.evaluator("validation", FLAGS.arch_images).accuracy,
-            job.workdir.accuracy_rows,
-            FLAGS.num_archs,
+        results = evolve_many(
+            inputs.space,
+            accuracy,
+            inputs.measures,
+            [scenario.limits for scenario in scenarios],
             seed=FLAGS.search_seed,
-            fingerprint=f"{job.fingerprint}-{FLAGS.arch_images}",
+            effort=FLAGS.effort,
+            num_candidates=FLAGS.top,
             progress=update,
         )
-        update(FLAGS.num_archs, FLAGS.num_archs)
-    predictor = AccuracyPredictor.fit(job.space, archs, accuracies, seed=FLAGS.search_seed)
-    predictor.save(job.workdir.accuracy_predictor)
-    report = predictor.report
-    write_json(job.workdir.accuracy_report, report)
+    evaluated = _evaluated(inputs, results) if FLAGS.top > 1 else {}
+    rows = []
+    for scenario, result in zip(scenarios, results, strict=True):
+        candidates = ranked(result.candidates, evaluated) if evaluated else result.candidates
+        rows.append(_row(inputs, scenario, candidates, evaluated))
+        _tell(rows[-1])
+    return rows
+
+
+def _row(inputs: Inputs, scenario: Scenario, candidates, evaluated: dict[Arch, float]) -> dict:
+    """What search.json tells of a scenario: the best candidate, and all of them if ranked."""
+    best = candidates[0]
+    plan = inputs.space.blueprint(best.arch, inputs.num_classes)
+    row = {
+        "name": scenario.name,
+        "limits": dict(scenario.limits),
+        "arch": best.arch.to_dict(),
+        "predicted_accuracy": best.accuracy,
+        "measures": _measures(inputs, best.arch),
+        "macs": plan.macs,
+        "params": plan.params,
+    }
+    if "latency_ms" in inputs.measures:
+        row["predicted_latency_ms"] = row["measures"]["latency_ms"]
+        row["precision"] = FLAGS.tflite_precision
+    if "latency_ms" in scenario.limits:
+        row["budget_ms"] = scenario.limits["latency_ms"]
+    if evaluated:
+        row["evaluated_accuracy"] = evaluated[best.arch]
+        row["candidates"] = [
+            {
+                "arch": candidate.arch.to_dict(),
+                "predicted_accuracy": candidate.accuracy,
+                "evaluated_accuracy": evaluated[candidate.arch],
+                "measures": _measures(inputs, candidate.arch),
+            }
+            for candidate in candidates
+        ]
+    return row
+
+
+def _measures(inputs: Inputs, arch: Arch) -> dict[str, float]:
+    """All that is measured in this search, also what the scenario does not limit."""
+    code = inputs.space.encode([arch])
+    return {name: float(measure(code)[0]) for name, measure in inputs.measures.items()}
+
+
+def _tell(row: dict[str, Any]) -> None:
+    evaluated = row.get("evaluated_accuracy")
+    numbers = {**row["measures"], "macs_m": row["macs"] / 1e6}
     common.log.info(
-        "Accuracy predictor on %d archs it never saw: RMSE %.2f points, Kendall %.2f.",
-        report["n_held_out"],
-        100 * report["rmse"],
-        report["kendall"] or 0.0,
+        "%s: predicted accuracy %.1f %%%s, %s.",
+        row["name"],
+        100 * row["predicted_accuracy"],
+        "" if evaluated is None else f", evaluated {100 * evaluated:.1f} %",
+        ", ".join(f"{name} {value:.4g}" for name, value in numbers.items()),
     )
-    if report["warning"]:
-        common.log.warning("The accuracy predictor is weak: %s.", report["warning"])
-    return predictor
 
 
-def _spread_budgets(
-    space: SearchSpace, predictor: AccuracyPredictor, table: LatencyTable
-) -> list[float]:
+def _evaluated(inputs: Inputs, results: list[SearchResult]) -> dict[Arch, float]:
+    """Accuracies of all candidates from the supernet; each is evaluated once, for good."""
+    from ofa_tf.search.ranking import evaluate_archs
+
+    job = inputs.job
+    images = job.data.num_validation
+    bar, update = common.progress_bar(desc="evaluate candidates", unit="arch")
+    with bar:
+        return evaluate_archs(
+            (candidate.arch for result in results for candidate in result.candidates),
+            job.evaluator("validation", FLAGS.rank_images).accuracy,
+            job.workdir.evaluated_rows,
+            fingerprint=job.fingerprint,
+            num_images=min(images, FLAGS.rank_images or images),
+            progress=update,
+        )
+
+
+def _front(inputs: Inputs, accuracy: AccuracyPredictor) -> list[dict[str, Any]]:
+    """The predicted front, printed and drawn; a row of its file for each arch."""
+    from ofa_tf.report import front_table, plot_front
+    from ofa_tf.search import predicted_front
+
+    limits = inputs.scenarios[0].limits if inputs.scenarios else {}
+    codes, costs, accuracies = predicted_front(
+        inputs.space,
+        accuracy,
+        inputs.measures[FLAGS.pareto],
+        constraints={name: (inputs.measures[name], limit) for name, limit in limits.items()},
+        seed=FLAGS.search_seed,
+        effort=FLAGS.effort,
+    )
+    rows = [
+        {"arch": arch.to_dict(), "predicted_accuracy": float(value), FLAGS.pareto: float(cost)}
+        for arch, cost, value in zip(inputs.space.decode(codes), costs, accuracies, strict=True)
+    ]
+    picture = common.workdir().pictures / f"front_{FLAGS.pareto}.png"
+    plot_front(picture, costs, accuracies, measure=FLAGS.pareto)
+    print(front_table(rows, FLAGS.pareto))
+    common.log.info("The front has %d subnets. Picture: %s", len(rows), picture)
+    return rows
+
+
+def _spread_budgets(inputs: Inputs, accuracy: AccuracyPredictor) -> list[Scenario]:
     """Budgets over the predicted Pareto front, each larger than the last by the same factor.
 
     The largest is that of the cheapest arch whose accuracy the predictor cannot tell from the
     best: beyond it, latency buys nothing that is known.
     """
-    from ofa_tf.search import predicted_front
+    from ofa_tf.search import Scenario, predicted_front
+    from ofa_tf.search.scenarios import LATENCY, scenario_name
 
-    _, latencies, accuracies = predicted_front(space, predictor, table)
+    _, latencies, accuracies = predicted_front(inputs.space, accuracy, inputs.measures[LATENCY])
     # A published predictor does not tell its error; then only the best is good enough.
-    enough = accuracies >= accuracies[-1] - predictor.report.get("rmse", 0.0)
+    enough = accuracies >= accuracies[-1] - accuracy.report.get("rmse", 0.0)
     low, high = latencies[0], latencies[enough.argmax()]
     steps = range(1, FLAGS.num_budgets + 1)
-    return sorted({_rounded_up(low * (high / low) ** (i / FLAGS.num_budgets)) for i in steps})
+    budgets = {_rounded_up(low * (high / low) ** (i / FLAGS.num_budgets)) for i in steps}
+    limits = [{LATENCY: budget} for budget in sorted(budgets)]
+    return [Scenario(scenario_name(limit), limit) for limit in limits]
 
 
 def _rounded_up(value: float) -> float:
@@ -239,8 +245,10 @@ def _rounded_up(value: float) -> float:
 
 def main() -> None:
     define_flags()
-    # Not among the others, because ofa-quickstart has the --space of ofa-train.
+    predictor.define_flags()
+    # Not among the others, because ofa-quickstart has those of ofa-train.
     flags.DEFINE_string("space", None, "Search space, for a workdir that holds no job.")
+    flags.DEFINE_integer("num_classes", 1000, "Of its networks, where no latency table tells.", 1)
     common.define_workdir()
     common.define_target()
     common.run(search, __doc__)

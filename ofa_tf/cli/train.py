@@ -13,6 +13,8 @@ from absl import flags
 
 from ofa_tf.cli import common
 from ofa_tf.errors import UsageError
+from ofa_tf.job import load_data
+from ofa_tf.quiet import import_tensorflow
 
 FLAGS = flags.FLAGS
 
@@ -109,7 +111,7 @@ def train() -> None:
     from ofa_tf.spaces import get_space
 
     space = get_space(FLAGS.space)  # before TensorFlow's slow import, so that a typo ends fast
-    common.import_tensorflow()
+    import_tensorflow()
     import tensorflow as tf
 
     from ofa_tf.training.strategy import (
@@ -128,7 +130,7 @@ def train() -> None:
     workdir = common.workdir()
     data_config = common.data_config()
     with chief_first(strategy):
-        data = common.load_data(data_config, workdir)
+        data = load_data(data_config, workdir)
     with lost_worker_told(strategy):  # weights are made by all workers together
         trainer = _trainer(space, data, recipe, workdir, strategy)
     config = {

@@ -8,11 +8,12 @@ everything after Conv_1.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ofa_tf.errors import UsageError
@@ -75,6 +76,8 @@ def read_latency_tables(path: pathlib.Path, space: SearchSpace | None = None) ->
             continue
         latencies, missing = _look_up(candidate, files)
         if not missing:
+            for file in files:
+                _check_one_resolution(file, filter(None, _published_keys(candidate, file).values()))
             restricted = _within(candidate, resolutions, path)
             return PublishedLatencies(restricted, files[0].num_classes, latencies)
         if nearest is None or len(missing) < len(nearest[1]):
@@ -121,9 +124,8 @@ def _read_files(path: pathlib.Path) -> list[_File]:
 def _read_file(path: pathlib.Path) -> _File:
     import yaml
 
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the former is compiled, so faster
     try:
-        content = yaml.load(path.read_bytes(), loader)
+        content = yaml.load(path.read_bytes(), _strict_loader())
     except (OSError, ValueError, yaml.YAMLError) as error:
         said = " ".join(str(error).split())  # YAML's errors have several lines
         raise UsageError(f"The latency table {path} cannot be read: {said}") from error
@@ -136,6 +138,23 @@ def _read_file(path: pathlib.Path) -> _File:
         _number_in(path, means, r"Logits-input:.*-output:(\d+)", "Logits-...-output:1000"),
         means,
     )
+
+
+@functools.cache
+def _strict_loader() -> type:
+    """A safe loader that refuses a key that is there twice, where YAML's own takes the last."""
+    import yaml
+
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # the former is compiled
+        def construct_mapping(self, node, deep=False):
+            seen = set()
+            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+                if key.value in seen:
+                    raise ValueError(f"line {key.start_mark.line + 1}: {key.value} is there twice")
+                seen.add(key.value)
+            return super().construct_mapping(node, deep)
+
+    return Loader
 
 
 def _mean(path: pathlib.Path, key: Any, entry: Any) -> float:
@@ -152,9 +171,36 @@ def _mean(path: pathlib.Path, key: Any, entry: Any) -> float:
 def _number_in(path: pathlib.Path, means: Mapping[str, float], pattern: str, like: str) -> int:
     """The number in the one key of that pattern."""
     numbers = [int(match[1]) for match in map(re.compile(pattern).fullmatch, means) if match]
-    if len(numbers) != 1:
-        raise UsageError(f"{path} is no latency table: it has {len(numbers)} keys like {like}.")
+    if len(numbers) > 1:
+        raise UsageError(
+            f"{path} is not the latency table of one resolution and one number of classes: it has "
+            f"{len(numbers)} keys like {like}, for {' and '.join(map(str, sorted(numbers)))}."
+        )
+    if not numbers:
+        raise UsageError(f"{path} is no latency table: it has no key like {like}.")
     return numbers[0]
+
+
+def _check_one_resolution(file: _File, needed: Iterable[str]) -> None:
+    """Raises UsageError where a block that a network needs is there at another size as well.
+
+    Args:
+        file: what was read.
+        needed: its keys that networks of its resolution have.
+    """
+    needed = set(needed)
+    sizes = {_without_sizes(key): key for key in needed}
+    for key in file.means:
+        if key not in needed and _without_sizes(key) in sizes:
+            raise UsageError(
+                f"{file.path} mixes two resolutions: a network of {file.resolution} pixels has "
+                f"{sizes[_without_sizes(key)]}, and there is {key} as well."
+            )
+
+
+def _without_sizes(key: str) -> str:
+    """A published key without feature sizes: `input:14x14x40` becomes `input:40`."""
+    return re.sub(r":\d+x\d+x(\d+)", r":\1", key)
 
 
 def _look_up(

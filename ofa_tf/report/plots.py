@@ -69,7 +69,7 @@ def plot_pareto(
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     _legends(figure, axes, rows, colors)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_architectures(
@@ -90,16 +90,17 @@ def plot_architectures(
     figure = Figure(figsize=(_WIDTH, 0.6 + 1.5 * len(rows)), dpi=_DPI, layout="constrained")
     titles = [_title(row, plan) for row, plan in zip(rows, blueprints, strict=True)]
     draw_blueprints(figure, blueprints, titles)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_subnet(axes: Axes, row: Mapping[str, Any], color: tuple) -> None:
     """A chosen subnet: its predicted point and the measured ones."""
     predicted = (row["predicted_latency_ms"], 100 * row["predicted_accuracy"])
     measured = _measured(row)
-    # The prediction is of the float32 file: a line shows how far it was off.
-    if "float32" in measured:
-        axes.plot(*zip(predicted, measured["float32"], strict=True), color=color, lw=1.2, ls=":")
+    # A line shows how far the prediction was off.
+    timed = row.get("precision", "float32")
+    if timed in measured:
+        axes.plot(*zip(predicted, measured[timed], strict=True), color=color, lw=1.2, ls=":")
     for precision, point in measured.items():
         axes.plot(*point, _MARKERS[precision], color=color, ms=9, mec="white")
     axes.plot(*predicted, "D", mfc="white", mec=color, mew=1.8, ms=7)
@@ -144,18 +145,20 @@ def _colors(count: int) -> list[tuple]:
 
 
 def _title(row: Mapping[str, Any], blueprint: Blueprint) -> str:
-    """The subnet in one line; measured numbers (of the float32 file) where there are any."""
+    """The subnet in one line, with numbers of the file that was predicted, measured if it was."""
     side = blueprint.resolution
     latency, accuracy = row["predicted_latency_ms"], 100 * row["predicted_accuracy"]
     origin = "predicted"
-    if "float32" in _measured(row):
-        (latency, accuracy), origin = _measured(row)["float32"], "measured"
+    timed = row.get("precision", "float32")
+    if timed in _measured(row):
+        (latency, accuracy), origin = _measured(row)[timed], "measured"
     return (
         f"{row['name']}:  {side} × {side} px,  {blueprint.macs / 1e6:.1f} M MACs,  "
         f"{latency:.{3 if latency < 1 else 2}f} ms,  {accuracy:.1f} % ({origin})"
     )
 
 
-def _save(figure: Figure, path: str | os.PathLike) -> None:
+def save_figure(figure: Figure, path: str | os.PathLike) -> None:
+    """Writes a PNG, whole or not at all. Raises FailureError if it cannot be written."""
     with atomic_path(path) as temporary:
         FigureCanvasAgg(figure).print_figure(temporary, format="png", dpi=_DPI)

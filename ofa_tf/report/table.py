@@ -26,6 +26,7 @@ _COLUMNS = (
     _Column(_LATENCY, "float32", ("measured_latency_ms", "float32"), 1, 2),
     _Column(_LATENCY, "int8", ("measured_latency_ms", "int8"), 1, 2),
     _Column(_ACCURACY, "predicted", ("predicted_accuracy",), 100, 1),
+    _Column(_ACCURACY, "supernet", ("evaluated_accuracy",), 100, 1),
     _Column(_ACCURACY, "Keras", ("accuracy", "keras"), 100, 1),
     _Column(_ACCURACY, "float32", ("accuracy", "tflite_float32"), 100, 1),
     _Column(_ACCURACY, "int8", ("accuracy", "tflite_int8"), 100, 1),

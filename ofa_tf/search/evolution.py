@@ -1,49 +1,94 @@
-"""evolve: the most accurate arch within budgets, by evolution on whole arrays of codes."""
+"""evolve: the most accurate archs within budgets, by evolution on whole arrays of codes."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from ofa_tf.errors import UsageError
+from ofa_tf.search.budgets import Budgets, Measure, check_reachable
+from ofa_tf.search.codes import distinct
+from ofa_tf.search.diversity import diverse
+from ofa_tf.search.first_generation import first_generation
+from ofa_tf.search.neighbors import Neighborhood
+from ofa_tf.search.population import Evaluated, Populations, Predictor, Ranking, evaluate
 from ofa_tf.spaces import Arch, SearchSpace
 
-Predictor = Callable[[np.ndarray], np.ndarray]  # codes (n, code length) -> values (n,)
+__all__ = [
+    "Candidate",
+    "Measure",
+    "Predictor",
+    "SearchResult",
+    "check_reachable",
+    "evolve",
+    "evolve_many",
+]
 
-_START_ROUNDS = 30
-_ATTEMPTS = 4
+_GENERATIONS = 500  # of a round, at most
+_PARENT_FRACTION = 0.25  # of a generation; the published value
+_SNAPSHOT_EVERY = 5  # generations; candidates are chosen among the parents of these
+_SAMPLES_PER_ARCH = 4  # archs drawn for each of a first generation; many meet no budget
+_PAIRS = 4000  # of changes that are measured to improve an arch
+_PREDICTED_PAIRS = 500  # of them, at most, that are predicted
 
 
-class Measure(Protocol):
-    """What a budget can be set on: a `LatencyTable`, a `BlockCosts`."""
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """An arch within a budget.
 
-    space: SearchSpace
+    Args:
+        arch: the arch.
+        accuracy: its predicted accuracy.
+        measures: its value of each constrained measure.
+    """
 
-    def __call__(self, codes: np.ndarray) -> np.ndarray:
-        """The values of encoded archs: int (n, code length) -> float (n,)."""
-
-    def minimum(self) -> tuple[float, np.ndarray]:
-        """The least value in the space, and the code of an arch that has it."""
+    arch: Arch
+    accuracy: float
+    measures: dict[str, float]
 
 
 @dataclasses.dataclass(frozen=True)
 class SearchResult:
-    """The best arch that was found.
+    """The best arch that was found for a budget.
 
     Args:
         arch: the arch.
         accuracy: its predicted accuracy.
         measures: its value of each constrained measure.
         generations: how many generations ran.
+        candidates: as many as were asked for, where there are so many; the first is the best,
+            and they differ from each other in several choices where possible.
     """
 
     arch: Arch
     accuracy: float
     measures: dict[str, float]
     generations: int
+    candidates: tuple[Candidate, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Effort:
+    """How much is searched.
+
+    Args:
+        population: archs in a generation, of a budget that is searched alone.
+        patience: generations without a better arch after which a population has collapsed.
+        rounds: how often it starts from random archs, before the best of all rounds are mixed.
+    """
+
+    population: int
+    patience: int
+    rounds: int
+
+
+_EFFORTS = {
+    "low": _Effort(population=100, patience=10, rounds=1),
+    "normal": _Effort(population=250, patience=12, rounds=2),
+    "high": _Effort(population=500, patience=12, rounds=10),
+}
 
 
 def evolve(
@@ -52,18 +97,12 @@ def evolve(
     constraints: Mapping[str, tuple[Measure, float]],
     *,
     seed: int = 0,
-    population: int = 100,
-    generations: int = 500,
-    patience: int = 100,
-    parent_fraction: float = 0.25,
-    mutation_prob: float = 0.1,
-    resolution_prob: float = 0.5,
+    effort: str = "normal",
+    num_candidates: int = 1,
 ) -> SearchResult:
-    """Searches the arch of highest predicted accuracy that meets every budget.
+    """Searches the arch of highest predicted accuracy that meets every limit.
 
-    The published algorithm (arXiv 1908.09791) on arrays: the best quarter of a generation stays,
-    half of the rest are its mutations and half its crossings. No arch is twice in a generation,
-    and none that breaks a budget ever enters one. Equal arguments give equal results.
+    `evolve_many` with one budget; see there.
 
     Args:
         space: where to search; a restriction of a space is searched on its own.
@@ -71,142 +110,201 @@ def evolve(
         constraints: by name, a measure of codes and the most that it may be:
             `{"latency_ms": (table, 25.0), "macs": (BlockCosts(space, ...), 3e8)}`.
         seed: of everything random.
-        population: archs in a generation.
-        generations: at most so many.
-        patience: generations without a better arch after which it ends early.
-        parent_fraction: share of a generation that stays and has children.
-        mutation_prob: chance to redraw each block, width and stage's depth of a mutated arch.
-        resolution_prob: chance to redraw its resolution.
+        effort: "low", "normal" or "high".
+        num_candidates: how many archs to return.
 
     Raises:
-        UsageError: no arch meets a budget, said at once with the least value that one can have;
-            or a measure is of another space.
+        UsageError: as `evolve_many`.
     """
-    search = _Search(
-        space, constraints, np.random.default_rng(seed), mutation_prob, resolution_prob
+    measures = {name: measure for name, (measure, _) in constraints.items()}
+    budget = {name: limit for name, (_, limit) in constraints.items()}
+    [result] = evolve_many(
+        space,
+        accuracy,
+        measures,
+        [budget],
+        seed=seed,
+        effort=effort,
+        num_candidates=num_candidates,
     )
-    codes = search.first_generation(population)
-    values = accuracy(codes)
-    num_parents = max(1, round(parent_fraction * population))
-    best, stale, ran = -np.inf, 0, 0
-    while ran < generations and stale < patience:
-        order = np.argsort(-values, kind="stable")[:num_parents]
-        codes, values = codes[order], values[order]
-        stale, best = (0, values[0]) if values[0] > best else (stale + 1, best)
-        children = search.children(codes, population - len(codes))
-        if len(children):
-            codes = np.concatenate([codes, children])
-            values = np.concatenate([values, accuracy(children)])
-        ran += 1
-    winner = int(np.argmax(values))
-    return SearchResult(
-        arch=space.decode(codes[winner : winner + 1])[0],
-        accuracy=float(values[winner]),
-        measures={
-            name: float(measure(codes[winner : winner + 1])[0])
-            for name, (measure, _) in constraints.items()
-        },
-        generations=ran,
-    )
+    return result
 
 
-def check_reachable(space: SearchSpace, name: str, measure: Measure, budget: float) -> np.ndarray:
-    """The code of the arch with the least of a measure, which is within the budget.
+def evolve_many(
+    space: SearchSpace,
+    accuracy: Predictor,
+    measures: Mapping[str, Measure],
+    budgets: Sequence[Mapping[str, float]],
+    *,
+    seed: int = 0,
+    effort: str = "normal",
+    num_candidates: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[SearchResult]:
+    """Searches the arch of highest predicted accuracy within each of several budgets.
+
+    The published algorithm (arXiv 1908.09791) on arrays: the best quarter of a generation stays,
+    half of its children are mutations and half crossings. It differs in this: no arch is twice
+    in a generation; the children of all budgets are predicted together, and each budget takes
+    from all of them; when nothing moves any more, it starts again, and at last from the best of
+    all rounds; and the best is improved by single changes and by pairs of changes, one of which
+    may make room for the other, until none helps. Equal arguments give equal results.
+
+    Args:
+        space: where to search; a restriction of a space is searched on its own.
+        accuracy: predicted accuracy of codes, e.g. an `AccuracyPredictor`; archs of which it is
+            NaN are left out.
+        measures: by name, what budgets can be set on.
+        budgets: each the most that some of the measures may be: `[{"latency_ms": 25.0}]`.
+        seed: of everything random.
+        effort: "low", "normal" or "high".
+        num_candidates: how many archs to return for each budget.
+        progress: called as (generations done, generations at most).
+
+    Returns: a result for each budget.
 
     Raises:
-        UsageError: no arch is, said with the least value that one can have; or the measure,
-            called `name`, is of another space.
+        UsageError: a limit is no positive number, of an unknown measure, or such that no arch
+            meets it, said at once with the least value that one can have; limits exclude each
+            other; a measure is of another space; or another argument is none of those above.
     """
-    if measure.space != space:
-        raise UsageError(
-            f"The measure {name} is of {measure.space.name} or of another restriction of it, "
-            f"not of the space that is searched ({space.name})."
-        )
-    least, code = measure.minimum()
-    if not least <= budget:
-        raise UsageError(
-            f"No subnet of {space.name} has {name} <= {budget:g}: "
-            f"the least that one can have is {_rounded_up(least)}."
-        )
-    return code
+    if effort not in _EFFORTS:
+        raise UsageError(f"effort is one of {', '.join(_EFFORTS)}, not {effort!r}.")
+    if num_candidates < 1:
+        raise UsageError(f"num_candidates is 1 or more, not {num_candidates}.")
+    if not len(budgets):
+        return []
+    search = _Search(Budgets(space, measures, budgets), accuracy, _EFFORTS[effort], seed)
+    found = search.run(progress or (lambda done, total: None))
+    snapshots = search.snapshots if num_candidates > 1 else found
+    return [
+        _result(search.budgets, budget, found, snapshots, num_candidates, search.generations)
+        for budget in range(len(budgets))
+    ]
 
 
 class _Search:
-    """Codes that meet the budgets: the first ones, and the children of others."""
+    """The rounds of a search for several budgets."""
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        constraints: Mapping[str, tuple[Measure, float]],
-        rng: np.random.Generator,
-        mutation_prob: float,
-        resolution_prob: float,
-    ):
-        self._space = space
-        self._constraints = constraints
-        self._rng = rng
-        self._mutation = (mutation_prob, resolution_prob)
-        self._cheapest = [check_reachable(space, name, *c) for name, c in constraints.items()]
+    def __init__(self, budgets: Budgets, accuracy: Predictor, effort: _Effort, seed: int):
+        self.budgets, self._accuracy, self._effort = budgets, accuracy, effort
+        self._rng = np.random.default_rng(seed)
+        self._neighborhood = Neighborhood(budgets.space)
+        # Budgets share what they find, so that each needs fewer archs of its own.
+        population = round(effort.population / len(budgets) ** 0.25)
+        self._num_parents = max(1, round(_PARENT_FRACTION * population))
+        # Twice the places that are free: about half of the children meet no budget.
+        self._num_children = 2 * (population - self._num_parents)
+        self.generations = 0
+        self._history: list[Evaluated] = []
 
-    def first_generation(self, count: int) -> np.ndarray:
-        """Up to `count` different codes within the budgets, at least one.
+    def run(self, progress: Callable[[int, int], None]) -> Evaluated:
+        """Archs among which the best of each budget are."""
+        rounds, found = self._effort.rounds, None
+        total = (rounds + 1) * _GENERATIONS
+        for index in range(rounds):
+            count = _SAMPLES_PER_ARCH * self._effort.population
+            codes = first_generation(self.budgets, count, self._rng)
+            elite = self._round(codes, lambda ran, i=index: progress(i * _GENERATIONS + ran, total))
+            found = elite if found is None else found.joined(elite)
+        codes = found.codes[distinct(found.codes)]
+        found = self._round(codes, lambda ran: progress(rounds * _GENERATIONS + ran, total))
+        found = self._improved(found)
+        progress(total, total)
+        return found
 
-        Random codes and the cheapest arch of each measure, then their offspring, while those
-        nearest to the budgets are kept. So tight budgets, which random codes never meet, work.
-        """
-        drawn = self._space.sample_codes(4 * count, self._rng)
-        codes = np.stack([*drawn, *self._cheapest]).astype(np.int32)
-        for _ in range(_START_ROUNDS):
-            codes = np.unique(codes, axis=0)
-            excess = self._excess(codes)
-            within = codes[excess == 0]
-            if len(within) >= count:
-                return self._rng.choice(within, count, replace=False)
-            nearest = codes[np.argsort(excess, kind="stable")[:count]]
-            codes = np.concatenate([nearest, self._offspring(nearest, 4 * count)])
-        if not len(within):
-            budgets = ", ".join(f"{n} <= {b:g}" for n, (_, b) in self._constraints.items())
+    @property
+    def snapshots(self) -> Evaluated:
+        """Archs of all stages of the search, different from each other."""
+        archs = Evaluated(*map(np.concatenate, zip(*map(tuple, self._history), strict=True)))
+        return archs[distinct(archs.codes)]
+
+    def _round(self, codes: np.ndarray, progress: Callable[[int], None]) -> Evaluated:
+        """Evolution from given codes until no budget moves; gives the parents of all budgets."""
+        populations = Populations(self.budgets, self._accuracy, codes, self._num_parents)
+        self._check_known(populations.best)
+        patience, num_children = self._effort.patience, self._num_children
+        for number in populations.generations(_GENERATIONS, patience, num_children, self._rng):
+            progress(number)
+            if number % _SNAPSHOT_EVERY == 0:
+                self._history.append(populations.archs)
+        self.generations += number
+        self._history.append(populations.archs)
+        return populations.archs
+
+    def _check_known(self, best: np.ndarray) -> None:
+        unknown = np.flatnonzero(np.isneginf(best))
+        if len(unknown):
+            limits = self.budgets.rows[unknown[0]].items()
             raise UsageError(
-                f"No subnet of {self._space.name} was found that meets all of {budgets}, "
-                f"though each alone can be met. Raise one of them."
+                f"The accuracy predictor knows none of the archs of {self.budgets.space.name} "
+                f"that were found within {', '.join(f'{n} <= {v:g}' for n, v in limits)}: "
+                f"restrict the space to the resolutions that it knows, or raise the budget."
             )
-        return within
 
-    def children(self, parents: np.ndarray, count: int) -> np.ndarray:
-        """Up to `count` codes within the budgets, different from each other and from parents."""
-        known = {row.tobytes() for row in parents}
-        found = []
-        for _ in range(_ATTEMPTS):
-            codes = self._offspring(parents, 2 * count)
-            for row in codes[self._excess(codes) == 0]:
-                if len(found) < count and row.tobytes() not in known:
-                    known.add(row.tobytes())
-                    found.append(row)
-            if len(found) == count:
-                break
-        return np.array(found, np.int32).reshape(-1, self._space.code_length)
+    def _improved(self, archs: Evaluated) -> Evaluated:
+        """The best of each budget, improved by single changes and pairs of them."""
+        best = archs[Ranking.of(self.budgets, archs, 1).rows[:, 0]]
+        for budget in range(len(self.budgets)):
+            best = best.joined(self._climb(budget, best[budget : budget + 1]))
+        return archs.joined(best)
 
-    def _offspring(self, parents: np.ndarray, count: int) -> np.ndarray:
-        """Half mutations, half crossings, in turn, whether within the budgets or not."""
-        first, second = parents[self._rng.integers(len(parents), size=(2, count))]
-        mutated = self._space.mutate(first[::2], self._rng, *self._mutation)
-        crossed = self._space.crossover(first[1::2], second[1::2], self._rng)
-        codes = np.empty_like(first)
-        codes[::2], codes[1::2] = mutated, crossed
-        return codes
+    def _climb(self, budget: int, arch: Evaluated) -> Evaluated:
+        """Changes an arch while a single change or a pair makes it better within a budget."""
+        while True:
+            codes, edits = self._neighborhood.singles(arch.codes[0])
+            singles = self._within(budget, codes)
+            better = self._best_of(singles)
+            if better is None or better.values[0] <= arch.values[0]:
+                better = self._best_of(self._pairs(budget, arch, codes, edits))
+            if better is None or better.values[0] <= arch.values[0]:
+                return arch
+            arch = better
 
-    def _excess(self, codes: np.ndarray) -> np.ndarray:
-        """By how much codes exceed the budgets, relative and summed; 0 for those within."""
-        excess = np.zeros(len(codes))
-        for measure, budget in self._constraints.values():
-            excess += np.maximum(measure(codes) - budget, 0) / abs(budget or 1)
-        return excess
+    def _pairs(
+        self, budget: int, arch: Evaluated, codes: np.ndarray, edits: np.ndarray
+    ) -> Evaluated:
+        """Archs within a budget that are two changes away and promise to be better."""
+        gains = np.asarray(self._accuracy(codes), float) - arch.values[0]
+        pairs = self._neighborhood.pairs(codes, edits, gains, _PAIRS)
+        met = self.budgets.meets(self.budgets.measured(pairs))[budget]
+        return self._within(budget, pairs[met][:_PREDICTED_PAIRS])
+
+    def _within(self, budget: int, codes: np.ndarray) -> Evaluated:
+        archs = evaluate(self.budgets, self._accuracy, codes)
+        return archs[self.budgets.meets(archs.measured)[budget]]
+
+    def _best_of(self, archs: Evaluated) -> Evaluated | None:
+        return archs[[np.argmax(archs.values)]] if len(archs.codes) else None
 
 
-def _rounded_up(value: float) -> str:
-    """The value with four digits, not below it, so that it works when taken as the budget."""
-    text = f"{value:.4g}"
-    if float(text) < value:
-        last_digit = 10.0 ** (np.floor(np.log10(abs(value))) - 3)
-        text = f"{value + last_digit:.4g}"
-    return text
+def _result(
+    budgets: Budgets,
+    budget: int,
+    found: Evaluated,
+    snapshots: Evaluated,
+    num_candidates: int,
+    generations: int,
+) -> SearchResult:
+    archs = found[budgets.meets(found.measured)[budget]]
+    best = archs[[np.argmax(archs.values)]]
+    if num_candidates > 1:
+        others = snapshots[budgets.meets(snapshots.measured)[budget]].joined(archs)
+        order = np.argsort(-others.values, kind="stable")
+        ranked = best.joined(others[order])
+        best = ranked[diverse(budgets.space, ranked.codes, num_candidates)]
+    rows = zip(budgets.space.decode(best.codes), best.values, best.measured, strict=True)
+    candidates = tuple(
+        Candidate(
+            arch,
+            float(value),
+            {
+                name: float(cost)
+                for name, cost in zip(budgets.measures, measured, strict=True)
+                if name in budgets.rows[budget]
+            },
+        )
+        for arch, value, measured in rows
+    )
+    first = candidates[0]
+    return SearchResult(first.arch, first.accuracy, first.measures, generations, candidates)

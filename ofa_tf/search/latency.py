@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
 import pathlib
@@ -11,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from ofa_tf.errors import FailureError, UsageError
-from ofa_tf.files import read_json, write_json
+from ofa_tf.errors import UsageError
+from ofa_tf.files import write_json
+from ofa_tf.search.latency_correction import GROUPINGS
 from ofa_tf.spaces import BlockCosts, SearchSpace, get_space
 from ofa_tf.spaces.blueprint import Block
 
-_FORMAT = "ofa_tf latency table 1"
+_FORMAT = "ofa_tf latency table 2"
 
 
 def distinct_blocks(
@@ -50,7 +52,7 @@ def shape_key(block: Block) -> str:
 class LatencyTable:
     """Predicts latencies in ms: a sum over blocks, corrected by measured whole subnets.
 
-    `slope * sum(block - overhead_ms) + constant_ms`. A block at a feature size that was not
+    `sum(slope * (block - overhead_ms)) + constant_ms`. A block at a feature size that was not
     measured is interpolated, linearly in the pixels of its input, between the nearest that were.
     Published tables give one block another latency at each resolution, even where its feature
     size is the same; those are taken as they are, and interpolation starts from their mean.
@@ -61,8 +63,10 @@ class LatencyTable:
         resolutions: those at which every block was measured, in pixels, ascending.
         block_ms: measured latency of each block alone as a model, by key.
         overhead_ms: latency of a model that does next to nothing, part of every block_ms.
-        slope: of the correction.
+        slope: of the correction, for all blocks that have no slope of their own.
         constant_ms: of the correction; what a whole model takes besides its blocks.
+        grouping: how blocks are sorted into kinds, a key of `latency_correction.GROUPINGS`.
+        slopes: of kinds of block that have their own.
         precision: of the models that were measured, e.g. "float32".
         setup: what was measured with: device, tool, settings, date.
         report: errors on whole subnets, see `build_latency_table`.
@@ -78,6 +82,8 @@ class LatencyTable:
     overhead_ms: float
     slope: float = 1.0
     constant_ms: float = 0.0
+    grouping: str = "all"
+    slopes: Mapping[str, float] = dataclasses.field(default_factory=dict)
     precision: str = "float32"
     setup: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     report: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -89,15 +95,27 @@ class LatencyTable:
         self._check_numbers()
         check_span(self.space, self.resolutions)
         known = {resolution: self._blocks_at(resolution) for resolution in self.resolutions}
-        curves = _curves(known.values())
+        object.__setattr__(self, "_known", known)
+        object.__setattr__(self, "_curves", _curves(known.values()))
+        kind_of = GROUPINGS[self.grouping]
 
         def cost(block: Block, resolution: int) -> float:
-            if resolution in known:
-                return self.slope * known[resolution][block.key][1]
-            pixels, ms = curves[shape_key(block)]
-            return self.slope * float(np.interp(block.in_size**2, pixels, ms))
+            slope = self.slopes.get(kind_of(block), self.slope)
+            return slope * self.block_latency(block, resolution)
 
         object.__setattr__(self, "_costs", BlockCosts(self.space, cost, self.num_classes))
+
+    def block_latency(self, block: Block, resolution: int) -> float:
+        """The ms of a block above the overhead, before the correction.
+
+        Args:
+            block: of a subnet of the space.
+            resolution: of the subnet, in pixels; between those measured, it is interpolated.
+        """
+        if resolution in self._known:
+            return self._known[resolution][block.key][1]
+        pixels, ms = self._curves[shape_key(block)]
+        return float(np.interp(block.in_size**2, pixels, ms))
 
     def _check_numbers(self) -> None:
         for key, ms in {**self.block_ms, "slope": self.slope}.items():
@@ -106,6 +124,11 @@ class LatencyTable:
         for name, ms in {"overhead_ms": self.overhead_ms, "constant_ms": self.constant_ms}.items():
             if not _is_number(ms):
                 raise UsageError(f"A latency table needs finite numbers; {name} is {ms!r}.")
+        if self.grouping not in GROUPINGS:
+            raise UsageError(f"grouping is one of {', '.join(GROUPINGS)}, not {self.grouping!r}.")
+        for kind, slope in self.slopes.items():
+            if not (_is_number(slope) and slope >= 0):
+                raise UsageError(f"A slope is zero or more; that of {kind} is {slope!r}.")
         for resolution, latencies in self.by_resolution.items():
             for key, ms in latencies.items():
                 if not (_is_number(ms) and ms >= 0):
@@ -138,47 +161,69 @@ class LatencyTable:
     def save(self, path: str | os.PathLike) -> None:
         """Writes the table as JSON. Raises FailureError if it cannot be written."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        write_json(path, {"format": _FORMAT, **fields, "space": self.space.name})
+        # A restriction by resolutions is kept, for which the blocks may be all that was measured.
+        space = {"space": self.space.name, "space_resolutions": self.space.resolutions}
+        write_json(path, {"format": _FORMAT, **fields, **space})
 
     @classmethod
-    def load(cls, path: str | os.PathLike, space: SearchSpace | None = None) -> LatencyTable:
+    def load(
+        cls,
+        path: str | os.PathLike,
+        space: SearchSpace | None = None,
+        precision: str | None = None,
+    ) -> LatencyTable:
         """Reads what `save` wrote, a published YAML file, or a folder of them.
 
-        A folder has one `*_lookup_table.yaml` for each of some resolutions. The table answers
-        for the resolutions of the space from the least to the largest of these, and is exact at
-        each.
+        The table answers for the resolutions of the space that the file answers for. A folder
+        has one `*_lookup_table.yaml` for each of some resolutions: it answers from the least to
+        the largest of these, and is exact at each.
 
         Args:
             path: the file or the folder.
             space: the space, or a restriction of it, to answer for; None for the file's own, and
                 for published files the built-in space that has their blocks.
+            precision: what the table must be of, e.g. "int8"; None for any. Published files do
+                not tell theirs, and are taken for any.
 
         Raises:
-            UsageError: the file is missing, damaged, of another space, lacks a block, or has a
-                latency that is no positive number; names the file and the thing.
+            UsageError: the file is missing, damaged, of another space or precision, lacks a
+                block, has one twice, or a latency that is no positive number; names the file and
+                the thing.
         """
         path = pathlib.Path(path)
         if path.is_dir() or path.suffix in (".yaml", ".yml"):
             return cls._load_published(path, space)
         try:
-            fields = read_json(path)
-            if fields.pop("format") != _FORMAT:
-                raise ValueError("it is no latency table, or of another version")
-            name = fields.pop("space")
-            if space is not None and name != space.name:
-                raise ValueError(f"it is of {name}, not of {space.name}")
-            fields["resolutions"] = tuple(fields["resolutions"])
-            fields["rows"] = tuple(fields["rows"])
-            fields["by_resolution"] = {
-                int(resolution): latencies
-                for resolution, latencies in fields.get("by_resolution", {}).items()
-            }
-            return cls(space=space or get_space(name), **fields)
-        except (FailureError, KeyError, TypeError, ValueError, AttributeError) as error:
+            table = cls._from_fields(_read_fields(path), space)
+            if precision is not None and table.precision != precision:
+                raise ValueError(f"it is of {table.precision} models, not of {precision}.")
+            return table
+        except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise UsageError(
-                f"The latency table {path} cannot be used: {error} Measure it anew, or choose "
-                f"another file."
+                f"The latency table {path} cannot be used: {_said(error)} Measure it anew, or "
+                f"choose another file."
             ) from error
+
+    @classmethod
+    def _from_fields(cls, fields: dict[str, Any], space: SearchSpace | None) -> LatencyTable:
+        """The table of a file's content, for the resolutions that both it and the space have."""
+        if fields.pop("format") != _FORMAT:
+            raise ValueError("it is no latency table, or of another version.")
+        name, answered = fields.pop("space"), fields.pop("space_resolutions")
+        space = space or get_space(name)
+        if name != space.name:
+            raise ValueError(f"it is of {name}, not of {space.name}.")
+        kept = [side for side in space.resolutions if side in answered]
+        if not kept:
+            raise ValueError(f"it is for {answered} pixels, not for {list(space.resolutions)}.")
+        if len(kept) < len(space.resolutions):
+            space = space.restrict(resolutions=kept)
+        fields["resolutions"] = tuple(fields["resolutions"])
+        fields["rows"] = tuple(fields["rows"])
+        fields["by_resolution"] = {
+            int(resolution): latencies for resolution, latencies in fields["by_resolution"].items()
+        }
+        return cls(space=space, **fields)
 
     @classmethod
     def _load_published(cls, path: pathlib.Path, space: SearchSpace | None) -> LatencyTable:
@@ -209,6 +254,28 @@ def _curves(
         shape: (np.array(sorted(curve)), np.array([np.mean(curve[p]) for p in sorted(curve)]))
         for shape, curve in points.items()
     }
+
+
+def _read_fields(path: pathlib.Path) -> dict[str, Any]:
+    """The content of a JSON file. Raises ValueError where a key is there twice."""
+
+    def without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                raise ValueError(f"{key} is there twice, as {found[key]!r} and as {value!r}.")
+            found[key] = value
+        return found
+
+    return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=without_repetition)
+
+
+def _said(error: Exception) -> str:
+    """What an error says, as a sentence."""
+    if isinstance(error, KeyError):
+        return f"it has no {error.args[0]}."
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return text if text.endswith(".") else f"{text}."
 
 
 def _is_number(value: Any) -> bool:

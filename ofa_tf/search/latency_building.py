@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.metadata
+import itertools
 import pathlib
+import platform
 import shutil
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ofa_tf.errors import UsageError
-from ofa_tf.files import write_bytes
-from ofa_tf.search.latency import LatencyTable, check_span, distinct_blocks
-from ofa_tf.search.ranks import kendall
+from ofa_tf.search.latency import LatencyTable, distinct_blocks
+from ofa_tf.search.latency_correction import fit_correction, relative_errors
+from ofa_tf.search.latency_measuring import convert_all, measure_all, round_latencies
 from ofa_tf.search.rows import RowFile
 from ofa_tf.search.sampling import ArchSampler
 from ofa_tf.spaces import Arch, Blueprint, SearchSpace
-from ofa_tf.spaces.blueprint import GlobalPool
+from ofa_tf.spaces.blueprint import Block, GlobalPool
 
 if TYPE_CHECKING:
     import keras
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     import mobile_bench
 
 _EMPTY = GlobalPool("empty", 2, 8)  # the mean of four pixels: a model that does next to nothing
-_CHUNK = 64  # models measured by one call; what an interruption can lose
+_NUM_BETWEEN = 20  # blocks on which interpolation is checked
 
 
 def build_latency_table(
@@ -40,9 +42,9 @@ def build_latency_table(
     normalization: tuple[Sequence[float], Sequence[float]] | None = None,
     precision: str = "float32",
     resolutions: Sequence[int] | None = None,
-    rounds: int = 3,
-    num_fit: int = 8,
-    num_check: int = 8,
+    rounds: int = 5,
+    num_fit: int = 20,
+    num_check: int = 20,
     seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> LatencyTable:
@@ -50,10 +52,17 @@ def build_latency_table(
 
     Every distinct block becomes a model of its own, at batch 1. All blocks and whole subnets are
     measured in turn, round after round, so that a slow spell of the device strikes them alike;
-    a model's latency is the least of its rounds' medians. The correction is fitted on some of
-    the subnets and `report` tells its errors on the others: n, mape, bias (both relative),
-    kendall, `worst` and `subnets` (arch, measured_ms, predicted_ms), the same for those fitted,
-    and `round_spread`, the median over models of (largest - least) / least round median.
+    a block's latency is the least of its rounds', see `round_latencies`, and a model that was
+    disturbed is measured in more rounds, see `measure_all`. The correction, see
+    `fit_correction`, is fitted on the least medians of some of the subnets, since medians are what
+    a user measures, and checked on those of the others.
+
+    The table's `report` has for the subnets that it was not fitted on n, mape, bias, worst (all
+    relative), kendall, `worst_arch` and `subnets` (arch, measured_ms, predicted_ms); the same
+    for those `fitted`; `interpolation`: n, mape, bias, worst, kendall and `blocks` (key,
+    measured_ms, predicted_ms) of blocks halfway between the resolutions that make the table;
+    `left_out_errors` of each form of the correction; and `round_spread`, the median over models
+    of (largest - least) / least latency of a round.
 
     Converted models and measured rows are kept beside `path` until the table is saved, so that
     an interrupted call goes on where it was.
@@ -67,16 +76,17 @@ def build_latency_table(
         normalization: as for `build_subnet`, where exported models normalize inside; its time
             counts as the first block's.
         precision: what `convert` makes; kept in the table.
-        resolutions: at which blocks are measured, in pixels; None for up to three over the range.
-        rounds: how many times every model is measured.
+        resolutions: at which blocks are measured, in pixels; the table answers for those of the
+            space from the least to the largest. None for up to three over the whole range.
+        rounds: how many times every model is measured; up to twice as many if disturbed.
         num_fit: whole subnets on which the correction is fitted.
         num_check: others on which the table is checked.
-        seed: of the draw of the subnets.
+        seed: of the draw of the subnets, and of the blocks between the resolutions.
         progress: called as (what is done: "convert" or "measure", models done, models in all).
 
     Raises:
         UsageError: too few subnets or rounds, a resolution that is not in the space, or rows
-            beside `path` of another space, precision or device.
+            beside `path` that are damaged or of another space, precision or device.
         FailureError: the disk refuses; `convert` and `measure` raise their own.
     """
     if num_fit < 2 or num_check < 1 or rounds < 1:
@@ -87,33 +97,38 @@ def build_latency_table(
     path = pathlib.Path(path)
     asked = resolutions or _spread(space.resolutions, 3)
     resolutions = space.restrict(resolutions=asked).resolutions
-    check_span(space, resolutions)  # before the slow part
+    space = _within(space, resolutions)
     archs = _whole_subnets(space, num_fit + num_check, seed)
     blocks = distinct_blocks(space, num_classes, resolutions)
+    between = _blocks_between(space, num_classes, resolutions, blocks, seed)
     plans = {_EMPTY.key: Blueprint(_EMPTY.in_size, (_EMPTY,))}
     plans |= {key: Blueprint(block.in_size, (block,)) for key, block in blocks.items()}
+    plans |= {key: Blueprint(block.in_size, (block,)) for key, (block, _) in between.items()}
     plans |= {_subnet_name(arch): space.blueprint(arch, num_classes) for arch in archs}
 
     models = path.with_name(f"{path.name}.models")
     identity = {"space": space.name, "num_classes": num_classes, "precision": precision}
     file = RowFile(path.with_name(f"{path.name}.rows.jsonl"), identity)
     report_progress = progress or (lambda *_: None)
-    stems = {plan.blocks[0].key for _, plan in space.covering_plans(num_classes, resolutions)}
+    first_name = space.blueprint(space.max(), num_classes).blocks[0].name
 
     def make(plan: Blueprint) -> bytes:
         from ofa_tf.models import build_subnet  # TensorFlow, only where it is needed
 
-        takes_images = len(plan.blocks) > 1 or plan.blocks[0].key in stems
+        takes_images = plan.blocks[0].name == first_name  # whole subnets, and their stems
         model = build_subnet(
             plan, batch_size=1, normalization=normalization if takes_images else None
         )
         return convert(model)
 
-    _convert_all(plans, models, make, report_progress)
-    setup = _measure_all(list(plans), models, file, measure, rounds, report_progress)
+    convert_all(plans, models, make, report_progress)
+    setup = measure_all(list(plans), models, file, measure, rounds, report_progress)
 
-    medians = _medians(file.rows, plans)
-    latencies = {name: min(values) for name, values in medians.items()}
+    rows = [row for row in file.rows if row["model"] in plans]
+    by_round = round_latencies(rows)
+    latencies = {name: min(values) for name, values in by_round.items()}
+    medians = {name: min(v) for name, v in round_latencies(rows, "median_us").items()}
+    measured = np.array([medians[_subnet_name(arch)] for arch in archs])
     raw = LatencyTable(
         space=space,
         num_classes=num_classes,
@@ -121,21 +136,37 @@ def build_latency_table(
         block_ms={key: latencies[key] for key in blocks},
         overhead_ms=latencies[_EMPTY.key],
         precision=precision,
-        setup=setup,
-        rows=tuple(file.rows),
+        setup={**setup, "versions": _versions(setup)},
+        rows=tuple(rows),
     )
-    measured = np.array([latencies[_subnet_name(arch)] for arch in archs])
-    table = _corrected(raw, archs, measured, num_fit, medians)
+    table = _corrected(raw, archs, measured, num_fit)
+    spreads = [(max(values) - min(values)) / min(values) for values in by_round.values()]
+    report = {
+        **table.report,
+        "interpolation": _interpolation_errors(raw, between, latencies),
+        "round_spread": float(np.median(spreads)),
+    }
+    table = dataclasses.replace(table, report=report)
     table.save(path)
     shutil.rmtree(models, ignore_errors=True)
     file.path.unlink(missing_ok=True)
     return table
 
 
+# -- what is measured ----------------------------------------------------------------------------
+
+
 def _spread(values: Sequence[int], most: int) -> list[int]:
     """Up to `most` of the values, ends included, evenly spread."""
     places = np.linspace(0, len(values) - 1, min(most, len(values)))
     return [values[round(place)] for place in places]
+
+
+def _within(space: SearchSpace, resolutions: Sequence[int]) -> SearchSpace:
+    """The space from the least to the largest of some of its resolutions."""
+    low, high = min(resolutions), max(resolutions)
+    kept = [side for side in space.resolutions if low <= side <= high]
+    return space if len(kept) == len(space.resolutions) else space.restrict(resolutions=kept)
 
 
 def _whole_subnets(space: SearchSpace, count: int, seed: int) -> list[Arch]:
@@ -156,117 +187,90 @@ def _subnet_name(arch: Arch) -> str:
     return f"subnet-{hashlib.sha256(arch.to_json().encode()).hexdigest()[:16]}"
 
 
-def _convert_all(
-    plans: Mapping[str, Blueprint],
-    folder: pathlib.Path,
-    make: Callable[[Blueprint], bytes],
-    progress: Callable[[str, int, int], None],
-) -> None:
-    """Writes the models that the folder does not have yet."""
-    for done, (name, plan) in enumerate(plans.items()):
-        progress("convert", done, len(plans))
-        model_path = folder / f"{name}.tflite"
-        if not model_path.exists():
-            write_bytes(model_path, make(plan))
-    progress("convert", len(plans), len(plans))
+def _blocks_between(
+    space: SearchSpace,
+    num_classes: int,
+    resolutions: Sequence[int],
+    measured: Iterable[str],
+    seed: int,
+) -> dict[str, tuple[Block, int]]:
+    """Some blocks that a table has to interpolate, with their network's resolution, by key.
+
+    They are of the resolutions nearest to halfway between each two that are measured.
+    """
+    candidates = {}
+    for low, high in itertools.pairwise(resolutions):
+        middle = min(space.resolutions, key=lambda side: abs(side - (low + high) / 2))
+        blocks = distinct_blocks(space, num_classes, [middle])
+        candidates |= {key: (block, middle) for key, block in blocks.items()}
+    for key in measured:
+        candidates.pop(key, None)
+    keys = list(candidates)
+    drawn = np.random.default_rng(seed).permutation(len(keys))[:_NUM_BETWEEN]
+    return {keys[index]: candidates[keys[index]] for index in sorted(drawn)}
 
 
-def _measure_all(
-    names: Sequence[str],
-    folder: pathlib.Path,
-    file: RowFile,
-    measure: Callable[[Sequence[str]], Sequence[mobile_bench.Measurement]],
-    rounds: int,
-    progress: Callable[[str, int, int], None],
-) -> dict[str, Any]:
-    """Adds the rows that are missing and returns what all were measured with."""
-    known = {(row["round"], row["model"]) for row in file.rows}
-    wanted = [(r, name) for r in range(rounds) for name in names if (r, name) not in known]
-    total = rounds * len(names)
-    for start in range(0, len(wanted), _CHUNK):
-        progress("measure", total - len(wanted) + start, total)
-        chunk = wanted[start : start + _CHUNK]
-        for index in sorted({index for index, _ in chunk}):
-            part = [name for r, name in chunk if r == index]
-            measurements = measure([str(folder / f"{name}.tflite") for name in part])
-            for name, measurement in zip(part, measurements, strict=True):
-                file.append({"round": index, "model": name, **_row(measurement)})
-    progress("measure", total, total)
-    setups = [row["setup"] for row in file.rows]
-    for setup in setups:
-        if setup != setups[0]:
-            raise UsageError(
-                f"{file.path} has rows measured with {setups[0]} and with {setup}; remove it."
-            )
-    return {**setups[0], "date": file.rows[-1]["date"]}
-
-
-def _row(measurement: mobile_bench.Measurement) -> dict[str, Any]:
-    """The part of a measurement that a table keeps."""
-    record = measurement.to_dict()
-    timings = record["timings"]
-    return {
-        "median_us": timings["median_us"],
-        "p90_us": timings["p90_us"],
-        "count": timings["count"],
-        "reasons_invalid": list(record["verdict"]["reasons"]),
-        "date": record["date"],
-        "setup": {key: record[key] for key in ("device", "tool", "settings")},
-    }
-
-
-def _medians(
-    rows: Sequence[Mapping[str, Any]], plans: Mapping[str, Blueprint]
-) -> dict[str, list[float]]:
-    """The medians in ms of each model's rounds."""
-    medians = defaultdict(list)
-    for row in rows:
-        if row["model"] in plans:
-            medians[row["model"]].append(row["median_us"] / 1000)
-    return medians
+# -- what is made of it --------------------------------------------------------------------------
 
 
 def _corrected(
-    raw: LatencyTable,
-    archs: Sequence[Arch],
-    measured: np.ndarray,
-    num_fit: int,
-    medians: Mapping[str, Sequence[float]],
+    raw: LatencyTable, archs: Sequence[Arch], measured: np.ndarray, num_fit: int
 ) -> LatencyTable:
     """The table with its correction fitted on the first subnets and checked on the others."""
-    codes = raw.space.encode(archs)
-    slope, constant = _fit_line(raw(codes[:num_fit]), measured[:num_fit])
-    table = dataclasses.replace(raw, slope=slope, constant_ms=constant)
-    predicted = table(codes)
-    spreads = [(max(values) - min(values)) / min(values) for values in medians.values()]
+    plans = [raw.space.blueprint(arch, raw.num_classes) for arch in archs]
+    correction = fit_correction(plans[:num_fit], measured[:num_fit], raw.block_latency)
+    table = dataclasses.replace(
+        raw,
+        slope=correction.slope,
+        constant_ms=correction.constant_ms,
+        grouping=correction.grouping,
+        slopes=correction.slopes,
+    )
+    predicted = table(raw.space.encode(archs))
     report = {
-        "fitted": _errors(archs[:num_fit], measured[:num_fit], predicted[:num_fit]),
-        **_errors(archs[num_fit:], measured[num_fit:], predicted[num_fit:]),
-        "round_spread": float(np.median(spreads)),
+        "fitted": _subnet_errors(archs[:num_fit], measured[:num_fit], predicted[:num_fit]),
+        **_subnet_errors(archs[num_fit:], measured[num_fit:], predicted[num_fit:]),
+        "left_out_errors": correction.errors,
     }
     return dataclasses.replace(table, report=report)
 
 
-def _fit_line(sums: np.ndarray, measured: np.ndarray) -> tuple[float, float]:
-    """Slope and constant of least relative error; only a slope where the line would fall."""
-    rows = np.stack([sums, np.ones_like(sums)], axis=1) / measured[:, None]
-    slope, constant = np.linalg.lstsq(rows, np.ones_like(sums), rcond=None)[0]
-    if slope <= 0:
-        slope, constant = np.median(measured / sums), 0.0
-    return float(slope), float(constant)
-
-
-def _errors(archs: Sequence[Arch], measured: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
-    relative = predicted / measured - 1
-    tau = kendall(measured, predicted)
+def _subnet_errors(
+    archs: Sequence[Arch], measured: np.ndarray, predicted: np.ndarray
+) -> dict[str, Any]:
     return {
-        "n": len(archs),
-        "mape": float(np.abs(relative).mean()),
-        "bias": float(relative.mean()),
-        "kendall": tau if np.isfinite(tau) else None,
-        "worst": float(np.abs(relative).max()),
+        **relative_errors(measured, predicted),
+        "worst_arch": archs[int(np.abs(predicted / measured - 1).argmax())].to_dict(),
         "subnets": [
             {"arch": arch.to_dict(), "measured_ms": float(m), "predicted_ms": float(p)}
             for arch, m, p in zip(archs, measured, predicted, strict=True)
         ],
     }
+
+
+def _interpolation_errors(
+    raw: LatencyTable,
+    between: Mapping[str, tuple[Block, int]],
+    latencies: Mapping[str, float],
+) -> dict[str, Any]:
+    """Blocks between the resolutions: as they were measured, and as the table has them."""
+    measured = np.array([latencies[key] for key in between])
+    predicted = np.array([raw.block_latency(*of) for of in between.values()]) + raw.overhead_ms
+    return {
+        **relative_errors(measured, predicted),
+        "blocks": [
+            {"key": key, "measured_ms": float(m), "predicted_ms": float(p)}
+            for key, m, p in zip(between, measured, predicted, strict=True)
+        ],
+    }
+
+
+def _versions(setup: Mapping[str, Any]) -> dict[str, str]:
+    """Of what made the models, and of what ran them."""
+    versions = {"python": platform.python_version()}
+    for package in ("ofa_tf", "tensorflow"):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions | {setup["tool"]["name"]: setup["tool"]["version"]}

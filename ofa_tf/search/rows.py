@@ -1,4 +1,4 @@
-"""RowFile: JSON lines that long work appends to and finds again after an interruption."""
+"""JSON lines that long work appends to and finds again after an interruption."""
 
 from __future__ import annotations
 
@@ -35,32 +35,49 @@ class RowFile:
     def __init__(self, path: str | os.PathLike, identity: dict[str, Any]):
         self.path = pathlib.Path(path)
         self._identity = identity
+        self.rows, length = _read(self.path, identity)
         try:
-            content = self.path.read_bytes() if self.path.exists() else b""
-            whole = content[: content.rfind(b"\n") + 1]
-            if whole != content:
+            if self.path.exists() and self.path.stat().st_size > length:
                 _log.warning("%s: an unfinished last row is dropped.", self.path)
-                os.truncate(self.path, len(whole))
+                os.truncate(self.path, length)
         except OSError as error:
-            raise FailureError(f"{self.path} could not be read: {error.strerror}.") from error
-        lines = enumerate(whole.splitlines(), start=1)
-        self.rows = [self._parsed(number, line) for number, line in lines]
-
-    def _parsed(self, number: int, line: bytes) -> dict[str, Any]:
-        place = f"{self.path}, line {number}"
-        try:
-            row = json.loads(line)
-            found = {key: row.pop(key) for key in self._identity}
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise UsageError(f"{place}: this is no row of ours; remove the line.") from error
-        if found != self._identity:
-            raise UsageError(
-                f"{place}: this row belongs to {found}, not to {self._identity}; "
-                f"remove the file or choose another."
-            )
-        return row
+            raise FailureError(f"{self.path} could not be mended: {error.strerror}.") from error
 
     def append(self, row: dict[str, Any]) -> None:
         """Adds a row and waits until it is on the disk. Raises FailureError if it cannot be."""
         append_json(self.path, {**self._identity, **row})
         self.rows.append(row)
+
+
+def read_rows(path: str | os.PathLike, identity: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a file that another process may be appending to, without their identity.
+
+    An unfinished last line is left alone. The row at index i is line i + 1 of the file. Raises
+    what RowFile does.
+    """
+    return _read(pathlib.Path(path), identity)[0]
+
+
+def _read(path: pathlib.Path, identity: dict[str, Any]) -> tuple[list[dict[str, Any]], int]:
+    """The rows, and the bytes that they take."""
+    try:
+        content = path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise FailureError(f"{path} could not be read: {error.strerror}.") from error
+    whole = content[: content.rfind(b"\n") + 1]
+    lines = enumerate(whole.splitlines(), start=1)
+    return [_parsed(f"{path}, line {number}", line, identity) for number, line in lines], len(whole)
+
+
+def _parsed(place: str, line: bytes, identity: dict[str, Any]) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+        found = {key: row.pop(key) for key in identity}
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UsageError(f"{place}: this is no row of ours; remove the line.") from error
+    if found != identity:
+        raise UsageError(
+            f"{place}: this row belongs to {found}, not to {identity}; "
+            f"remove the file or choose another."
+        )
+    return row

@@ -145,6 +145,15 @@ class SearchSpace:
         )
 
     @functools.cached_property
+    def _allowed_table(self) -> tuple[np.ndarray, np.ndarray]:
+        """The allowed indices by (column, choice), padded with 0, and how many there are."""
+        counts = np.array([len(allowed) for allowed in self._allowed_by_column])
+        table = np.zeros((len(counts), counts.max()), np.int32)
+        for row, allowed in zip(table, self._allowed_by_column, strict=True):
+            row[: len(allowed)] = allowed
+        return table, counts
+
+    @functools.cached_property
     def _stage_and_rank(self) -> tuple[np.ndarray, np.ndarray]:
         """The stage of each position, and its place within that stage."""
         stage = np.repeat(np.arange(self.num_stages), self.stage_positions)
@@ -419,8 +428,9 @@ class SearchSpace:
         return self.canonical(np.where(child == OFF, np.maximum(a, b), child))
 
     def _draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        columns = [rng.choice(allowed, count) for allowed in self._allowed_by_column]
-        return np.stack(columns, axis=1).astype(np.int32)
+        table, counts = self._allowed_table
+        picks = rng.integers(counts[:, None], size=(len(counts), count))
+        return np.take_along_axis(table, picks, axis=1).T.copy()
 
     def one_hot(self, codes: np.ndarray) -> np.ndarray:
         """The choices of archs as features, float32 (n, features): the accuracy predictor's input.

@@ -9,6 +9,7 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -56,14 +57,32 @@ def test_elastic_forms(space):
     assert [line.split()[0] for line in lines[1:]] == ["largest", "random", "smallest"]
 
 
-@pytest.mark.reference
-def test_predictors():
+def published() -> pathlib.Path:
+    """The folder of the published predictors, where the reference is there to compare with."""
     pytest.importorskip("torch")
     pytest.importorskip("ofa")
     if "OFA_SHARED" not in os.environ:
         pytest.skip("OFA_SHARED is not set: the published networks are not at hand")
-    published = pathlib.Path(os.environ["OFA_SHARED"], "data", "published")
-    lines = run("predictors.py", f"--published={published}", "--archs=50", "--repeats=2")
+    return pathlib.Path(os.environ["OFA_SHARED"], "data", "published")
+
+
+@pytest.mark.reference
+def test_predictors():
+    lines = run("predictors.py", f"--published={published()}", "--archs=50", "--repeats=2")
     rows = [line.split() for line in lines.splitlines()[1:]]
     assert [row[0] for row in rows] == ["accuracy", "latency"]
     assert all(float(row[1]) > 0 and float(row[2]) > 0 for row in rows)
+
+
+@pytest.mark.reference
+def test_search():
+    folder = f"--published={published()}"
+    options = ("--budgets=25,45", "--reference_budgets=45", "--seeds=1", "--many=3", "--repeats=1")
+    speed, _, *rows, many = run("search.py", folder, *options).splitlines()
+    assert float(speed.split()[-1]) > 0
+    for row, budget in zip([row.split() for row in rows], ("25", "45"), strict=True):
+        assert row[0] == budget
+        accuracies = [float(value) for value in row[1:4]]
+        assert np.isnan(accuracies[0]) == (budget == "25")
+        assert all(0.7 < value < 0.9 for value in accuracies if not np.isnan(value))
+    assert many.startswith("3 budgets in ")

@@ -20,7 +20,17 @@ from absl import app, flags
 from PIL import Image
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-COMMANDS = ("train", "eval", "latency", "search", "export", "import", "report", "quickstart")
+COMMANDS = (
+    "train",
+    "eval",
+    "latency",
+    "predictor",
+    "search",
+    "export",
+    "import",
+    "report",
+    "quickstart",
+)
 TRAIN = (
     "--space=ofa_mbv3_tiny",
     "--phases=largest,kernel",

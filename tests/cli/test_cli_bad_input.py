@@ -63,7 +63,7 @@ def test_help_says_what_it_does_and_lists_its_flags(command):
     [
         ((), "give the folder of the job, --workdir=DIR"),
         (("--workdir=",), "give the folder of the job, --workdir=DIR"),
-        (("--workdir=x", "--worker=3"), "Unknown command line flag 'worker'"),
+        (("--workdir=x", "--wokrer=3"), "Unknown command line flag 'wokrer'"),
         (("--workdir=x", "more"), "unknown argument 'more'; flags are given as --name=value."),
         (("--flagfile=missing.flags",), "missing.flags"),
     ],

@@ -302,7 +302,12 @@ def test_files_that_do_not_fit(name, args, told, imported, tmp_path):
 @pytest.mark.reference
 def test_latency_search_and_export_serve_it(imported, tmp_path):
     """The whole road from a checkpoint to TFLite files, with as little work as it takes."""
-    few = ["--latency_resolutions=24,32", "--latency_rounds=1", "--latency_subnets=4"]
+    few = [
+        "--latency_resolutions=24,32",
+        "--latency_rounds=1",
+        "--fit_subnets=2",
+        "--check_subnets=2",
+    ]
     workdir = shutil.copytree(imported.workdir, tmp_path / "job")
     for command, args in (
         ("latency", few),

@@ -1,4 +1,4 @@
-"""ofa-search with predictors that are given: no images, no checkpoint, no TensorFlow."""
+"""ofa-search: with predictors that are given and TensorFlow far away, and on a trained job."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def files(tmp_path) -> dict[str, pathlib.Path]:
         (np.float32(0.01 * rng.normal(size=(8, 1))), np.float32([0.7])),
     )
     predictor, table = tmp_path / "predictor.npz", tmp_path / "table.json"
-    AccuracyPredictor(TINY, layers, {"rmse": 0.001}).save(predictor)
+    AccuracyPredictor(TINY, (layers,), {"rmse": 0.001}).save(predictor)
     blocks = distinct_blocks(TINY, 10, TINY.resolutions)
     latencies = {key: 0.01 + 1e-8 * block.macs for key, block in blocks.items()}
     LatencyTable(TINY, 10, TINY.resolutions, latencies, overhead_ms=0.0).save(table)
@@ -73,10 +73,15 @@ def test_a_workdir_without_a_job_is_searched(files, tmp_path):
         assert subnet["predicted_latency_ms"] <= subnet["budget_ms"]
         assert subnet["predicted_accuracy"] == pytest.approx(predictor(codes)[0])
         assert subnet["macs"] == TINY.blueprint(subnet["arch"], 10).macs
-    for name, flag in (("table", "latency_table"), ("accuracy_predictor",) * 2):
-        content = files[flag].read_bytes()
-        expected = {files[flag].name: hashlib.sha256(content).hexdigest()}
-        assert found["settings"][name] == expected
+        assert subnet["limits"] == {"latency_ms": subnet["budget_ms"]}
+        assert subnet["measures"] == {"latency_ms": subnet["predicted_latency_ms"]}
+        assert "candidates" not in subnet
+    assert found["settings"]["tables"] == {"latency_ms": hashed(files["latency_table"])}
+    assert found["settings"]["accuracy_predictor"] == hashed(files["accuracy_predictor"])
+
+
+def hashed(path: pathlib.Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def test_it_is_searched_again_only_when_a_file_changed(files, tmp_path):
@@ -123,7 +128,7 @@ def test_a_job_is_searched_with_what_is_given(files, tmp_path):
     workdir = write_job(tmp_path / "other", classes=3)
     ended = run("search", f"--workdir={workdir}", "--budget_ms=0.2", *given(files))
     assert ended.code == 0, ended.err
-    assert "table is of networks with 10 classes, the job has 3" in ended.err
+    assert "table.json is of networks with 10 classes, the job has 3" in ended.err
     subnet = json.loads((workdir / "search.json").read_text())["subnets"][0]
     assert subnet["params"] == TINY.blueprint(subnet["arch"], 3).params
 
@@ -157,16 +162,149 @@ def test_only_resolutions_that_both_know_are_searched(files, tmp_path, known_at)
 def test_no_resolution_that_both_know(files, tmp_path, known_at):
     known_at(predictor=(24, 28), table=(32,))
     ended = run("search", f"--workdir={tmp_path}", *given(files))
-    assert_one_message(ended, 2, "answers for [32] pixels", "for [24, 28]; none is in both.")
-
-
-@pytest.mark.parametrize("missing", ["space", "accuracy_predictor", "latency_table"])
-def test_without_a_job_all_must_be_given(files, tmp_path, missing):
-    ended = run("search", f"--workdir={tmp_path / 'new'}", *given(files, **{missing: None}))
     assert_one_message(
-        ended, 2, "new holds no job. ", "give all of --space, --accuracy_predictor and --latency_t"
+        ended,
+        2,
+        "No resolution (pixels) is known to all: ",
+        "the latency table of latency_ms answers for [32]; the accuracy predictor answers",
     )
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        (
+            "space",
+            "new holds no job. Run ofa-train or ofa-import with this --workdir first, or give",
+        ),
+        ("accuracy_predictor", "new holds no job. Run ofa-train or ofa-import with this --workdir"),
+        (
+            "latency_table",
+            "Limits on latency need --latency_table; --max_macs_m and others do not.",
+        ),
+    ],
+)
+def test_without_a_job_all_must_be_given(files, tmp_path, missing, said):
+    ended = run("search", f"--workdir={tmp_path / 'new'}", *given(files, **{missing: None}))
+    assert_one_message(ended, 2, said)
     assert not (tmp_path / "new").exists()
+
+
+def subnets_in(workdir: pathlib.Path) -> list[dict]:
+    return json.loads((workdir / "search.json").read_text())["subnets"]
+
+
+def test_limits_without_latency(files, tmp_path):
+    """No table is needed; all limits hold at once."""
+    args = ["--max_macs_m=1.2", "--max_params_m=0.045", "--max_file_kb=200", "--max_memory_kb=30"]
+    ended = run(
+        "search",
+        f"--workdir={tmp_path}",
+        "--num_classes=10",
+        *args,
+        *given(files, latency_table=None),
+    )
+    assert ended.code == 0, ended.err
+    (subnet,) = subnets_in(tmp_path)
+    assert subnet["name"] == "macs_1.2m-params_0.045m-file_200kb-memory_30kb"
+    assert set(subnet["measures"]) == {"macs_m", "params_m", "file_kb", "memory_kb"}
+    assert all(subnet["measures"][name] <= limit for name, limit in subnet["limits"].items())
+    plan = TINY.blueprint(subnet["arch"], 10)
+    assert plan.macs == subnet["macs"] == pytest.approx(1e6 * subnet["measures"]["macs_m"])
+    assert plan.params <= 45_000
+    assert "predicted_latency_ms" not in subnet
+
+
+def test_int8_files_are_smaller(files, tmp_path):
+    """So that a larger network keeps the same limit."""
+    args = [f"--workdir={tmp_path}", "--max_file_kb=120", "--num_classes=10"]
+    params = []
+    for precision in ("float32", "int8"):
+        flag = f"--tflite_precision={precision}"
+        ended = run("search", *args, flag, *given(files, latency_table=None))
+        if precision == "float32":
+            assert_one_message(ended, 2, "has file_kb <= 120: the least that one can have is 15")
+        else:
+            assert ended.code == 0, ended.err
+            params.append(subnets_in(tmp_path)[0]["params"])
+    assert params[0] > 40_000
+
+
+SCENARIOS = """\
+devices:
+  phone: {phone}
+scenarios:
+  - phone_ms: [0.15, 0.2]
+  - name: both
+    phone_ms: 0.3
+    latency_ms: 0.16
+    macs_m: 2
+"""
+
+
+@pytest.fixture
+def scenarios(files, tmp_path) -> pathlib.Path:
+    """Scenarios for the table and for a device that is half as fast."""
+    table = LatencyTable.load(files["latency_table"])
+    slow = tmp_path / "slow.json"
+    latencies = {key: 2 * ms for key, ms in table.block_ms.items()}
+    dataclasses.replace(table, block_ms=latencies).save(slow)
+    path = tmp_path / "scenarios.yaml"
+    path.write_text(SCENARIOS.format(phone="slow.json"))
+    return path
+
+
+def test_scenarios_of_several_devices(files, scenarios, tmp_path):
+    workdir = tmp_path / "job"
+    args = ["search", f"--workdir={workdir}", f"--scenarios={scenarios}"]
+    ended = run(*args, *given(files))
+    assert_one_message(ended, 2, "No subnet of ofa_mbv3_tiny has phone_ms <= 0.15: the least")
+    scenarios.write_text(scenarios.read_text().replace("[0.15, 0.2]", "[0.3, 0.4]"))
+    ended = run(*args, *given(files))
+    assert ended.code == 0, ended.err
+    found = subnets_in(workdir)
+    assert [subnet["name"] for subnet in found] == ["phone_0.3ms", "phone_0.4ms", "both"]
+    for subnet in found:
+        measures = subnet["measures"]
+        assert all(measures[name] <= limit for name, limit in subnet["limits"].items())
+        assert measures["phone_ms"] == pytest.approx(2 * measures["latency_ms"])
+        assert subnet["predicted_latency_ms"] == measures["latency_ms"]
+    assert "budget_ms" not in found[0]
+    assert found[2]["budget_ms"] == 0.16
+    assert found[0]["predicted_accuracy"] <= found[1]["predicted_accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("phone_ms: 0.3", "phone_sm: 0.3"), "line 6: there is no key 'phone_sm' here; did you me"),
+        (("0.16", "0"), "scenarios.yaml, line 7: latency_ms is a positive number, not '0'."),
+        (("slow.json", "fast.json"), "fast.json cannot be used: "),
+    ],
+)
+def test_wrong_scenarios(files, scenarios, tmp_path, change, said):
+    scenarios.write_text(scenarios.read_text().replace(*change))
+    ended = run("search", f"--workdir={tmp_path}", f"--scenarios={scenarios}", *given(files))
+    assert_one_message(ended, 2, said)
+    assert not (tmp_path / "search.json").exists()
+
+
+@pytest.mark.parametrize("measure", ["latency_ms", "macs_m"])
+def test_the_front(files, tmp_path, measure):
+    args = [f"--workdir={tmp_path}", f"--pareto={measure}", "--max_params_m=0.05", *given(files)]
+    ended = run("search", *args, "--effort=low")
+    assert ended.code == 0, ended.err
+    rows = json.loads((tmp_path / f"front_{measure}.json").read_text())["subnets"]
+    costs = [row[measure] for row in rows]
+    accuracies = [row["predicted_accuracy"] for row in rows]
+    assert len(rows) > 5
+    assert (np.diff(costs) > 0).all()
+    assert (np.diff(accuracies) > 0).all()
+    assert all(TINY.blueprint(row["arch"], 10).params <= 50_000 for row in rows)
+    assert (tmp_path / "pictures" / f"front_{measure}.png").exists()
+    assert len(ended.out.splitlines()) == 2 + min(20, len(rows))
+    assert not (tmp_path / "search.json").exists()
+    assert "The search is done already" in run("search", *args, "--effort=low").err
 
 
 @pytest.mark.parametrize(
@@ -180,6 +318,19 @@ def test_without_a_job_all_must_be_given(files, tmp_path, missing):
         ({"latency_table": ROOT / "tests"}, "tests has no file that is called *_lookup_table.yaml"),
         ({"accuracy_predictor": ROOT / "README.md"}, "README.md is no accuracy predictor: "),
         ({"budget_ms": "0.2,0.001"}, "has latency_ms <= 0.001: the least that one can have is 0."),
+        (
+            {"pareto": "macs_m", "budget_ms": "1,2"},
+            "--pareto takes one set of limits, which all of",
+        ),
+        ({"scenarios": "none.yaml"}, "The scenarios file none.yaml cannot be read: "),
+        ({"scenarios": "a.yaml", "budget_ms": "1"}, "--scenarios holds all limits: leave out --b"),
+        ({"top": "3"}, "--top=3 evaluates candidates from a trained supernet, and "),
+        ({"max_macs_m": "0"}, "--max_macs_m=0.0: give a positive number"),
+        ({"max_macs_m": "0.1"}, "has macs_m <= 0.1: the least that one can have is 0.3714"),
+        (
+            {"max_macs_m": "0.6", "budget_ms": "0.15", "max_memory_kb": "8"},
+            "has memory_kb <= 8: the least that one can have is ",
+        ),
         ({"budget_ms": "soon"}, "--budget_ms is a list of numbers, not 'soon'."),
     ],
 )
@@ -197,6 +348,36 @@ def test_a_job_of_another_space(files, tmp_path):
     assert_one_message(ended, 2, "it is of ofa_mbv3_tiny, not of ofa_mbv3_cifar")
 
 
+def test_the_best_of_several_by_evaluation(job, files):
+    """Candidates are evaluated once, for good, and the best by that is the subnet."""
+    args = [f"--workdir={job}", "--budget_ms=0.17,0.25", "--top=3", *given(files, space=None)]
+    ended = run("search", *args, f"--latency_table={files['latency_table']}")
+    assert ended.code == 0, ended.err
+    evaluated = {}
+    for line in (job / "evaluated_rows.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        assert row["arch"] not in evaluated
+        assert row["num_images"] == 16
+        evaluated[row["arch"]] = row["accuracy"]
+    for subnet in subnets_in(job):
+        candidates = subnet["candidates"]
+        assert len(candidates) == 3
+        archs = [Arch.from_dict(candidate["arch"]).to_json() for candidate in candidates]
+        assert len(set(archs)) == 3
+        accuracies = [candidate["evaluated_accuracy"] for candidate in candidates]
+        assert accuracies == sorted(accuracies, reverse=True) == [evaluated[a] for a in archs]
+        assert all(c["measures"]["latency_ms"] <= subnet["budget_ms"] for c in candidates)
+        assert subnet["arch"] == candidates[0]["arch"]
+        assert subnet["evaluated_accuracy"] == accuracies[0]
+    rows = (job / "evaluated_rows.jsonl").read_bytes()
+    ended = run(
+        "search", *args, "--search_seed=0", "--rank_images=16"
+    )  # other settings, same archs
+    assert ended.code == 0, ended.err
+    assert "The search is done already" not in ended.err
+    assert (job / "evaluated_rows.jsonl").read_bytes() == rows
+
+
 @pytest.mark.reference
 def test_the_published_files(tmp_path):
     pytest.importorskip("torch")
@@ -211,7 +392,7 @@ def test_the_published_files(tmp_path):
     ended = run("search", f"--workdir={tmp_path}", "--budget_ms=20,30", *args)
     assert ended.code == 0, ended.err
     found = json.loads((tmp_path / "search.json").read_text())
-    assert len(found["settings"]["table"]) == 5
+    assert len(found["settings"]["tables"]["latency_ms"]) == 5
     assert all(s["predicted_latency_ms"] <= s["budget_ms"] for s in found["subnets"])
     accuracies = [subnet["predicted_accuracy"] for subnet in found["subnets"]]
     assert 0.79 < accuracies[0] < accuracies[1] < 0.85

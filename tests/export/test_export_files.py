@@ -17,7 +17,8 @@ from mobile_bench.host_worker import LoadedModel
 from ofa_tf.errors import FailureError, UsageError
 from ofa_tf.export import FORMATS
 from ofa_tf.export.runtime import TFLiteClassifier
-from ofa_tf.spaces import Arch
+from ofa_tf.search import block_measure
+from ofa_tf.spaces import Arch, get_space
 
 
 def test_float32_logits_are_those_of_keras(exported):
@@ -31,6 +32,15 @@ def test_float32_is_one_delegate_partition_and_nothing_else(exported):
     path = exported.folder / FORMATS["tflite_float32"]
     delegation = LoadedModel(str(path), 1, "xnnpack").delegation()
     assert (delegation["partitions"], delegation["ops_outside"]) == (1, {})
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_file_size_is_what_a_search_assumes(exported, precision):
+    arch, num_classes = exported.spec.arch, len(exported.spec.class_names)
+    space = get_space(exported.spec.space_name)
+    expected = block_measure("file_kb", space, num_classes, precision)(space.encode([arch]))
+    found = (exported.folder / FORMATS[f"tflite_{precision}"]).stat().st_size / 1e3
+    assert found == pytest.approx(expected[0], rel=0.01)
 
 
 def test_int8_classifies_as_keras_does(exported):

@@ -138,9 +138,9 @@ LOGITS = "Logits-input:1x1x160-output:10"
         (lambda e: e[LOGITS].update(mean=-1), f"at '{LOGITS}', not -1"),
         (lambda e: e[LOGITS].update(mean=float("nan")), f"at '{LOGITS}', not nan"),
         (lambda e: e.update({LOGITS: 3.5}), f"at '{LOGITS}', not None"),
-        (lambda e: e.pop(LOGITS), "it has 0 keys like Logits-"),
+        (lambda e: e.pop(LOGITS), "it has no key like Logits-"),
         (lambda e: e.update({f"{LOGITS}0": {"mean": 1.0}}), "it has 2 keys like Logits-"),
-        (lambda e: e.pop("Conv-input:28x28x3-output:14x14x8"), "it has 0 keys like Conv-input:"),
+        (lambda e: e.pop("Conv-input:28x28x3-output:14x14x8"), "it has no key like Conv-input:"),
         (
             lambda e: e.pop("AvgPool2D-input:4x4x128-output:1x1x128"),
             "the nearest is ofa_mbv3_tiny: 1 blocks are missing: "
@@ -155,10 +155,40 @@ def test_a_damaged_file_is_refused_and_the_key_named(tmp_path, damage, said):
     assert said in str(error.value)
 
 
+def test_a_block_of_another_resolution_is_refused(tmp_path):
+    entries = made_up_entries(TINY, 28)
+    here, other = (
+        next(key for key in made_up_entries(TINY, side) if key.startswith("AvgPool2D"))
+        for side in (28, 24)
+    )
+    assert other not in entries
+    path = write(tmp_path, 28, entries | {other: {"mean": 1.0}})
+    with pytest.raises(UsageError, match=r"28_lookup_table\.yaml mixes two resolutions: ") as error:
+        LatencyTable.load(path)
+    assert here in str(error.value)
+    assert other in str(error.value)
+
+
+def test_two_resolutions_in_one_file_are_refused(tmp_path):
+    path = write(tmp_path, 28, made_up_entries(TINY, 28) | made_up_entries(TINY, 24))
+    with pytest.raises(UsageError, match="it has 2 keys like Conv-input:224x224x3, for 24 and 28"):
+        LatencyTable.load(path)
+
+
+@pytest.mark.parametrize("mean", [3.5, 1e-9])
+def test_a_block_that_is_there_twice_is_refused(tmp_path, mean):
+    path = write(tmp_path, 28, made_up_entries(TINY, 28))
+    lines = path.read_text().count("\n")
+    path.write_text(f"{path.read_text()}{LOGITS}: {{mean: {mean}}}\n")
+    with pytest.raises(UsageError, match=f"line {lines + 1}: {LOGITS} is there twice"):
+        LatencyTable.load(path)
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
         ("a: [1", "cannot be read"),
+        ("? [1, 2]\n: {mean: 1}\n", "cannot be read"),
         ("- 1\n- 2\n", "it has no entries by block"),
         ("", "it has no entries by block"),
         ("!!python/object/apply:os.getcwd []", "cannot be read"),

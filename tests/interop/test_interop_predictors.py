@@ -50,7 +50,7 @@ def saved(folder, state):
 def first_hidden(path, space, arch) -> np.ndarray:
     """What reaches the first layer's ReLU."""
     predictor = AccuracyPredictor.load(path, space)
-    kernel, bias = predictor.layers[0]
+    kernel, bias = predictor.members[0][0]
     return predictor.space.one_hot(predictor.space.encode([arch]))[0] @ kernel + bias
 
 

@@ -9,104 +9,28 @@ import numpy as np
 import pytest
 from search_helpers import HIGH, LOW, MIDDLE, SMALL, TINY, made_up_accuracy
 
-from ofa_tf.errors import FailureError, UsageError
-from ofa_tf.search import AccuracyPredictor, collect_accuracies
-from ofa_tf.spaces import BlockCosts, get_space
+from ofa_tf.errors import UsageError
+from ofa_tf.search import AccuracyPredictor
+from ofa_tf.search.accuracy_fitting import fit_linear, split
+from ofa_tf.search.sampling import ArchSampler
+from ofa_tf.spaces import get_space
 
 
-def evaluator(space, calls=None, fail_at=None):
-    """Evaluates archs by a made-up accuracy; raises at the given call."""
-
-    def evaluate(arch):
-        if calls is not None:
-            calls.append(arch)
-            if len(calls) == fail_at:
-                raise KeyboardInterrupt
-        return float(made_up_accuracy(space)(space.encode([arch]))[0])
-
-    return evaluate
+def curved_accuracy(codes):
+    """An accuracy of codes that is no linear function of their features."""
+    linear = made_up_accuracy(TINY)(codes)
+    return linear + 20 * (linear - 0.56) ** 2
 
 
-# -- collecting ----------------------------------------------------------------------------------
-
-
-def test_an_arch_depends_on_seed_and_index_only(tmp_path):
-    few, _ = collect_accuracies(TINY, evaluator(TINY), tmp_path / "few.jsonl", 5, seed=3)
-    many, _ = collect_accuracies(TINY, evaluator(TINY), tmp_path / "many.jsonl", 20, seed=3)
-    other, _ = collect_accuracies(TINY, evaluator(TINY), tmp_path / "other.jsonl", 20, seed=4)
-    assert many[:5] == few
-    assert many[:2] == other[:2] == [TINY.max(), TINY.min()]
-    assert not set(many[2:]) & set(other[2:])
-
-
-@pytest.mark.parametrize("name", ["ofa_mbv3_w1.0", "ofa_resnet50"])
-def test_half_of_the_archs_are_spread_over_macs(tmp_path, name):
-    space = get_space(name)
-    archs, _ = collect_accuracies(space, lambda arch: 0.5, tmp_path / "rows.jsonl", 202)
-    macs = BlockCosts(space, lambda block, resolution: block.macs)
-    values = macs(space.encode(archs[2:]))
-    low, high = macs(space.encode([space.min(), space.max()]))
-    share = (values - low) / (high - low)
-    counts = [np.histogram(part, 5, range=(0, 1))[0] for part in (share[::2], share[1::2])]
-    assert counts[0].min() == 0  # uniform draws reach no end
-    assert counts[1].min() >= 10
-
-
-def test_an_interrupted_collection_goes_on_where_it_was(tmp_path):
-    path, calls = tmp_path / "rows.jsonl", []
-    with pytest.raises(KeyboardInterrupt):
-        collect_accuracies(TINY, evaluator(TINY, calls, fail_at=5), path, 8)
-    path.write_bytes(path.read_bytes() + b'{"space": "ofa_mb')  # killed while it wrote
-    again, steps = [], []
-    archs, accuracies = collect_accuracies(
-        TINY, evaluator(TINY, again), path, 8, progress=lambda *step: steps.append(step)
-    )
-    assert steps == [(4, 8), (5, 8), (6, 8), (7, 8), (8, 8)]
-    assert calls[:4] + again == archs
-    np.testing.assert_allclose(accuracies, made_up_accuracy(TINY)(TINY.encode(archs)))
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [row["index"] for row in rows] == list(range(8))
-    collect_accuracies(TINY, evaluator(TINY, again), path, 8)
-    assert len(again) == 4
-
-
-@pytest.mark.parametrize("change", [{"fingerprint": "b"}, {"seed": 1}, {"space": SMALL}])
-def test_rows_of_something_else_are_refused(tmp_path, change):
-    asked = {"space": get_space("ofa_mbv3_cifar"), "fingerprint": "a", "seed": 0}
-    path = tmp_path / "rows.jsonl"
-    collect_accuracies(evaluate=lambda arch: 0.5, path=path, count=2, **asked)
-    with pytest.raises(UsageError, match="line 1: this row belongs to"):
-        collect_accuracies(evaluate=lambda arch: 0.5, path=path, count=2, **(asked | change))
-
-
-def test_a_damaged_row_inside_the_file_is_named(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    collect_accuracies(TINY, lambda arch: 0.5, path, 2)
-    path.write_text("nonsense\n" + path.read_text())
-    with pytest.raises(UsageError, match=r"rows\.jsonl, line 1: this is no row of ours"):
-        collect_accuracies(TINY, lambda arch: 0.5, path, 2)
-
-
-@pytest.mark.parametrize("accuracy", [float("nan"), -0.1, 75.0])
-def test_an_accuracy_that_is_no_fraction_is_refused(tmp_path, accuracy):
-    with pytest.raises(FailureError, match="not between 0 and 1"):
-        collect_accuracies(TINY, lambda arch: accuracy, tmp_path / "rows.jsonl", 2)
-    assert not (tmp_path / "rows.jsonl").exists()
-
-
-def test_a_file_that_cannot_be_written_is_named(tmp_path):
-    (tmp_path / "plain").write_text("a file, not a folder")
-    with pytest.raises(FailureError, match=r"rows\.jsonl could not be"):
-        collect_accuracies(TINY, lambda arch: 0.5, tmp_path / "plain" / "rows.jsonl", 2)
-
-
-# -- the predictor -------------------------------------------------------------------------------
+def draw(count: int, seed: int = 0):
+    """Archs and their accuracies."""
+    codes = ArchSampler(TINY, seed).codes(count)
+    return TINY.decode(codes), curved_accuracy(codes)
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory):
-    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
-    return collect_accuracies(TINY, evaluator(TINY), path, 200)
+def rows():
+    return draw(400)
 
 
 @pytest.fixture(scope="module")
@@ -115,16 +39,53 @@ def predictor(rows):
 
 
 def test_predicts_archs_that_it_never_saw(predictor):
+    """Better than a linear predictor can, whose error is 0.4 of the deviation."""
     codes = TINY.sample_codes(500, np.random.default_rng(9))
-    truth, predicted = made_up_accuracy(TINY)(codes), predictor(codes)
+    truth, predicted = curved_accuracy(codes), predictor(codes)
     assert np.sqrt(((predicted - truth) ** 2).mean()) < 0.35 * truth.std()
     assert abs((predicted - truth).mean()) < 0.2 * truth.std()
     assert predicted.dtype == np.float64
 
 
+def test_a_network_is_never_worse_than_the_linear_part_where_it_is_stopped():
+    """Accuracies that are linear in the features are predicted exactly."""
+    archs, _ = draw(100)
+    accuracies = made_up_accuracy(TINY)(TINY.encode(archs))
+    predictor = AccuracyPredictor.fit(TINY, archs, accuracies, hidden=(16, 16, 16), epochs=2)
+    codes = TINY.sample_codes(300, np.random.default_rng(5))
+    truth = made_up_accuracy(TINY)(codes)
+    assert np.sqrt(((predictor(codes) - truth) ** 2).mean()) < 0.1 * truth.std()
+    (layers,) = predictor.members
+    assert [kernel.shape[1] for kernel, _ in layers] == [17, 17, 17, 1]
+
+
+def test_the_linear_part_has_the_best_penalty_by_leaving_one_out():
+    rng = np.random.default_rng(0)
+    features = rng.integers(0, 2, (30, 12)).astype(np.float32)
+    targets = features @ rng.normal(size=12) + rng.normal(size=30)
+
+    def ridge(x, y, penalty):
+        centered = x - x.mean(axis=0)
+        gram = centered.T @ centered + penalty * np.eye(12)
+        weights = np.linalg.solve(gram, centered.T @ (y - y.mean()))
+        return weights, y.mean() - x.mean(axis=0) @ weights
+
+    def left_out(penalty):
+        errors = []
+        for i in range(30):
+            weights, constant = ridge(np.delete(features, i, 0), np.delete(targets, i), penalty)
+            errors.append(features[i] @ weights + constant - targets[i])
+        return np.square(errors).mean()
+
+    expected = ridge(features, targets, min(np.geomspace(0.1, 100, 31), key=left_out))
+    weights, constant = fit_linear(features, targets)
+    np.testing.assert_allclose(weights, expected[0], rtol=1e-5)
+    assert constant == pytest.approx(expected[1], rel=1e-5)
+
+
 def test_the_report_is_of_the_held_out_archs(predictor, rows):
     report = predictor.report
-    assert (report["n_fitted"], report["n_held_out"]) == (160, 40)
+    assert (report["n_fitted"], report["n_held_out"]) == (320, 80)
     errors = np.array(report["predictions"]) - report["accuracies"]
     assert report["rmse"] == pytest.approx(np.sqrt((errors**2).mean()))
     assert report["mae"] == pytest.approx(np.abs(errors).mean())
@@ -135,9 +96,10 @@ def test_the_report_is_of_the_held_out_archs(predictor, rows):
 
 def test_held_out_archs_do_not_enter_the_fit(rows, predictor):
     archs, accuracies = rows
-    held_out = np.isin(accuracies, predictor.report["accuracies"])
-    assert held_out.sum() == 40
-    spoiled = np.where(held_out, 0.9, accuracies)
+    _, held_out = split(len(archs), 0.2, 0)
+    assert predictor.report["accuracies"] == accuracies[held_out].tolist()
+    spoiled = accuracies.copy()
+    spoiled[held_out] = 0.9
     again = AccuracyPredictor.fit(TINY, archs, spoiled, hidden=(64, 64), epochs=40)
     codes = TINY.encode(archs)
     np.testing.assert_allclose(again(codes), predictor(codes), atol=1e-6)
@@ -184,6 +146,54 @@ def test_unfit_rows_are_refused(archs, accuracies):
         AccuracyPredictor.fit(TINY, drawn, values)
 
 
+@pytest.fixture(scope="module")
+def ensemble(rows):
+    archs, accuracies = rows
+    return AccuracyPredictor.fit(
+        TINY, archs[:60], accuracies[:60], ensemble=3, hidden=(8,), epochs=5
+    )
+
+
+def test_an_ensemble_is_the_mean_of_its_members_and_tells_their_spread(ensemble):
+    codes = TINY.sample_codes(40, np.random.default_rng(6))
+    each = [AccuracyPredictor(TINY, (member,), {})(codes) for member in ensemble.members]
+    assert len(each) == 3
+    np.testing.assert_allclose(ensemble(codes), np.mean(each, axis=0))
+    np.testing.assert_allclose(ensemble.spread(codes), np.std(each, axis=0))
+    assert ensemble.spread(codes).min() > 0
+    report = ensemble.report
+    assert (len(report["spreads"]), report["n_held_out"]) == (12, 12)
+    assert min(report["spreads"]) > 0
+
+
+def test_one_network_has_no_spread(predictor):
+    codes = TINY.sample_codes(40, np.random.default_rng(6))
+    np.testing.assert_array_equal(predictor.spread(codes), 0)
+    assert predictor.report["spreads"] is None
+
+
+def test_an_ensemble_is_saved_in_one_file(ensemble, tmp_path):
+    ensemble.save(tmp_path / "ensemble.npz")
+    loaded = AccuracyPredictor.load(tmp_path / "ensemble.npz")
+    codes = TINY.sample_codes(40, np.random.default_rng(6))
+    np.testing.assert_array_equal(loaded(codes), ensemble(codes))
+    np.testing.assert_array_equal(loaded.spread(codes), ensemble.spread(codes))
+    assert loaded.report == ensemble.report
+
+
+def test_a_file_of_the_first_format_is_read(predictor, tmp_path):
+    (layers,) = predictor.members
+    head = {"format": "ofa_tf accuracy predictor 1", "space": TINY.name, "report": {"rmse": 0.01}}
+    arrays = {"head": np.array(json.dumps(head))}
+    for index, (kernel, bias) in enumerate(layers):
+        arrays |= {f"kernel{index}": kernel, f"bias{index}": bias}
+    np.savez(tmp_path / "old.npz", **arrays)
+    loaded = AccuracyPredictor.load(tmp_path / "old.npz")
+    codes = TINY.sample_codes(40, np.random.default_rng(6))
+    np.testing.assert_array_equal(loaded(codes), predictor(codes))
+    assert loaded.report == {"rmse": 0.01}
+
+
 def test_saved_and_loaded_it_predicts_the_same(predictor, tmp_path):
     path = tmp_path / "predictor.npz"
     predictor.save(path)
@@ -210,9 +220,9 @@ def test_damaged_files_are_refused(predictor, tmp_path):
             AccuracyPredictor.load(path)
     with pytest.raises(UsageError, match=r"none\.npz is no accuracy predictor"):
         AccuracyPredictor.load(tmp_path / "none.npz")
-    kernel, bias = predictor.layers[0]
+    (((kernel, bias), *others),) = predictor.members
     for layer in ((kernel[:-1], bias), (kernel * np.nan, bias)):
-        AccuracyPredictor(TINY, (layer, *predictor.layers[1:]), {}).save(path)
+        AccuracyPredictor(TINY, ((layer, *others),), {}).save(path)
         with pytest.raises(UsageError, match=r"predictor\.npz is damaged"):
             AccuracyPredictor.load(path)
 

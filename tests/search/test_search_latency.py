@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import math
+import pathlib
 
 import numpy as np
 import pytest
@@ -22,7 +23,10 @@ from search_helpers import (
 from ofa_tf.errors import UsageError
 from ofa_tf.search import LatencyTable, build_latency_table
 from ofa_tf.search.latency import distinct_blocks
-from ofa_tf.spaces import get_space
+from ofa_tf.search.latency_building import _subnet_name
+from ofa_tf.search.latency_measuring import measure_all
+from ofa_tf.search.rows import RowFile
+from ofa_tf.spaces import Arch, get_space
 
 KEY = "classifier-160-10"
 
@@ -84,6 +88,35 @@ def test_distinct_blocks_are_those_of_all_archs(space):
     everything = [space.blueprint(arch, 10) for arch in space.decode(all_codes(space))]
     expected = {block.key for plan in everything for block in plan.blocks}
     assert set(distinct_blocks(space, 10, space.resolutions)) == expected
+
+
+SLOPES = {"kernel0": 1.0, "kernel1": 1.5, "kernel3": 2.0, "kernel7": 0.25}  # and 5 by `slope`
+
+
+def test_kinds_of_block_have_their_own_slopes():
+    table = make_table(grouping="kernel", slopes=SLOPES)
+    archs = TINY.decode(TINY.sample_codes(50, np.random.default_rng(0)))
+    expected = [
+        sum(
+            SLOPES.get(f"kernel{getattr(block, 'kernel_size', 0)}", 1.25)
+            * (known_ms(block) - 0.002)
+            for block in TINY.blueprint(arch, 10).blocks
+        )
+        + 0.5
+        for arch in archs
+    ]
+    np.testing.assert_allclose(table(TINY.encode(archs)), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("space", [SMALL, RESNET], ids=lambda space: space.name)
+def test_the_minimum_is_exact_with_several_slopes(space):
+    codes, least = all_codes(space), {}
+    for grouping, slopes in (("kernel", SLOPES), ("weights", {"weights": 0.0, "activations": 3})):
+        table = make_table(space, (LOW, space.resolutions[-1]), grouping=grouping, slopes=slopes)
+        least[grouping], code = table.minimum()
+        assert least[grouping] == pytest.approx(table(codes).min())
+        assert table(code[None])[0] == pytest.approx(least[grouping])
+    assert len(set(least.values())) == 2
 
 
 # -- latencies that hold at one resolution --------------------------------------------------------
@@ -150,6 +183,37 @@ def test_saved_and_loaded_it_is_the_same(tmp_path):
     assert restricted.minimum()[0] >= table.minimum()[0]
 
 
+def test_a_table_of_some_resolutions_is_loaded_as_one(tmp_path):
+    part = TINY.restrict(resolutions=(LOW, MIDDLE))
+    table = make_table(part, (LOW, MIDDLE))
+    table.save(tmp_path / "table.json")
+    for asked in (None, TINY, part):
+        assert LatencyTable.load(tmp_path / "table.json", asked) == table
+    low = TINY.restrict(resolutions=(LOW,))
+    assert LatencyTable.load(tmp_path / "table.json", low).space == low
+    high = TINY.restrict(resolutions=(HIGH,))
+    with pytest.raises(UsageError, match=rf"it is for \[{LOW}, {MIDDLE}\] pixels, not for"):
+        LatencyTable.load(tmp_path / "table.json", high)
+
+
+def test_a_table_of_another_precision_is_refused(tmp_path):
+    table = make_table(precision="int8")
+    table.save(tmp_path / "table.json")
+    assert LatencyTable.load(tmp_path / "table.json", TINY, "int8") == table
+    with pytest.raises(UsageError, match=r"it is of int8 models, not of float32\. Measure it"):
+        LatencyTable.load(tmp_path / "table.json", TINY, "float32")
+
+
+@pytest.mark.parametrize("ms", ["0.25", "NaN"])
+def test_a_block_that_is_there_twice_is_refused(tmp_path, ms):
+    path = tmp_path / "table.json"
+    make_table().save(path)
+    text = path.read_text()
+    path.write_text(text.replace(f'"{KEY}":', f'"{KEY}": {ms}, "{KEY}":', 1))
+    with pytest.raises(UsageError, match=f"{KEY} is there twice, as {ms.lower()} and as 0"):
+        LatencyTable.load(path)
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -161,12 +225,16 @@ def test_saved_and_loaded_it_is_the_same(tmp_path):
         (lambda t: t["by_resolution"].update({LOW: {KEY: -1}}), f"{KEY} at {LOW} pixels is -1"),
         (lambda t: t["by_resolution"].update({"low": {}}), "'low'"),
         (lambda t: t.update(slope=-1.0), "slope is -1.0"),
+        (lambda t: t.update(slopes={"all": -1.0}), "that of all is -1.0"),
+        (lambda t: t.update(grouping="age"), "not 'age'"),
+        (lambda t: t.update(space_resolutions=[33]), "it is for [33] pixels"),
         (lambda t: t.update(constant_ms=math.inf), "constant_ms is inf"),
         (lambda t: t.update(resolutions=[LOW, MIDDLE]), f"not only {LOW} to {MIDDLE}"),
         (lambda t: t.update(resolutions=[LOW, 33]), "not to [33]"),
         (lambda t: t.update(space="ofa_mbv3_huge"), "ofa_mbv3_huge"),
         (lambda t: t.update(format="other"), "it is no latency table"),
         (lambda t: t.pop("overhead_ms"), "overhead_ms"),
+        (lambda t: t.pop("space"), "it has no space."),
     ],
 )
 def test_a_damaged_table_is_refused_and_the_thing_named(tmp_path, damage, said):
@@ -221,7 +289,10 @@ def test_recovers_an_additive_device(quiet):
     assert table.report["mape"] < 1e-6
     assert table.report["kendall"] == pytest.approx(1)
     assert table.report["n"] == len(table.report["subnets"]) == 5
+    assert table.report["worst"] < 1e-6
+    assert table.report["worst_arch"] in [row["arch"] for row in table.report["subnets"]]
     assert table.report["fitted"]["n"] == 4
+    assert table.report["interpolation"]["n"] == 0  # all resolutions were measured
     assert table.report["round_spread"] == 0
 
 
@@ -259,6 +330,7 @@ def test_everything_is_in_the_file_and_nothing_else_is_left(quiet):
     assert table.setup["device"]["target"] == "host"
     assert table.setup["settings"]["threads"] == 1
     assert table.setup["date"]
+    assert {"ofa_tf", "tensorflow", "python", "ai-edge-litert"} <= set(table.setup["versions"])
 
 
 def test_every_round_measures_everything_in_turn(quiet):
@@ -266,6 +338,77 @@ def test_every_round_measures_everything_in_turn(quiet):
     half = len(device.measured) // 2
     assert device.measured[:half] == device.measured[half:]
     assert len(set(device.measured[:half])) == half
+
+
+def test_the_check_decides_nothing(quiet, tmp_path):
+    """Slower subnets that are only checked change the report, not the table."""
+
+    class Slower(FakeDevice):
+        def _time(self, path):
+            slow = pathlib.Path(path).stem in checked
+            found = super()._time(path)
+            return measurement(path, found.timings.median_us * (1.2 if slow else 1))
+
+    _, _, table = quiet
+    archs = [Arch.from_dict(row["arch"]) for row in table.report["subnets"]]
+    checked = {_subnet_name(arch) for arch in archs}
+    again = build(Slower(slope=1.4, overhead_us=5.0), tmp_path / "table.json")
+    codes = NARROW.sample_codes(20, np.random.default_rng(0))
+    np.testing.assert_array_equal(table(codes), again(codes))
+    assert again.report["mape"] == pytest.approx(1 - 1 / 1.2)
+    assert again.report["fitted"] == table.report["fitted"]
+
+
+def test_between_resolutions_the_error_is_told(tmp_path):
+    """The device is linear in the pixels of a block's output, not quite in those of its input."""
+    device = FakeDevice()
+    space = NARROW.root.restrict(kernel_sizes=(3,), expand_ratios=(2,), depths=(1, 2))
+    table = build_latency_table(
+        space,
+        10,
+        convert=device.convert,
+        measure=device.measure,
+        path=tmp_path / "table.json",
+        resolutions=(LOW, HIGH),
+        num_fit=4,
+        num_check=4,
+        rounds=1,
+    )
+    errors = table.report["interpolation"]
+    assert errors["n"] == len(errors["blocks"]) > 3
+    assert 0 < errors["mape"] < errors["worst"] < 0.5
+    assert not {row["key"] for row in errors["blocks"]} & set(table.block_ms)
+    for row in errors["blocks"]:
+        assert 0.5 < row["predicted_ms"] / row["measured_ms"] < 1.5
+    assert table.space == space  # the resolution between is one of the table's
+
+
+def test_a_part_of_the_resolutions_makes_a_table_of_that_part(tmp_path):
+    table = build(FakeDevice(), tmp_path / "table.json", resolutions=(MIDDLE,))
+    assert table.space == NARROW.restrict(resolutions=(MIDDLE,))
+    subnets = table.report["fitted"]["subnets"] + table.report["subnets"]
+    assert {row["arch"]["r"] for row in subnets} == {MIDDLE}
+    assert LatencyTable.load(tmp_path / "table.json", NARROW) == table
+
+
+def test_models_that_were_disturbed_are_measured_again(tmp_path):
+    class Disturbed(FakeDevice):
+        """Some models take three times as long in the first round."""
+
+        def _time(self, path):
+            name = pathlib.Path(path).name
+            seen = self.measured.count(name)
+            found = super()._time(path)
+            slow = len(name) % 2 == 0 and seen <= 1
+            return measurement(path, found.timings.median_us * (3 if slow else 1))
+
+    device = Disturbed()
+    table = build(device, tmp_path / "table.json")
+    disturbed = {name for name in device.measured if len(name) % 2 == 0}
+    assert disturbed
+    for name in set(device.measured):
+        assert device.measured.count(name) == (3 if name in disturbed else 2)
+    assert table.report["mape"] < 1e-6
 
 
 def test_noise_of_others_hardly_matters(tmp_path):
@@ -310,6 +453,42 @@ def test_rows_of_another_table_or_device_are_refused(tmp_path):
         build(FakeDevice(), path, precision="int8")
     with pytest.raises(UsageError, match="another"):
         build(Other(), path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda row: row.pop("p5_us"),
+        lambda row: row.update(p5_us=math.nan),
+        lambda row: row.update(p5_us=0),
+        lambda row: row.update(median_us="1"),
+        lambda row: row.pop("round"),
+        lambda row: row.pop("setup"),
+    ],
+)
+def test_damaged_rows_are_refused(tmp_path, damage):
+    device = FakeDevice()
+    identity = {"space": NARROW.name, "num_classes": 10, "precision": "float32"}
+    rows = [
+        {
+            **identity,
+            "round": 0,
+            "model": f"model{i}",
+            "p5_us": 1.0,
+            "median_us": 1.1,
+            "setup": {},
+            "date": "today",
+        }
+        for i in range(3)
+    ]
+    damage(rows[1])
+    (tmp_path / "model.tflite").write_text("1 1")
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    file = RowFile(path, identity)
+    with pytest.raises(UsageError, match=r"rows\.jsonl, line 2: this is no measurement"):
+        measure_all(["model"], tmp_path, file, device.measure, 1, lambda *_: None)
+    assert device.measured == []
 
 
 def test_a_resolution_outside_the_space_is_refused(tmp_path):

@@ -1,0 +1,147 @@
+"""Job: what was trained or imported in a workdir, for the commands and for scripts."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from ofa_tf.errors import FailureError, UsageError
+from ofa_tf.files import read_json
+from ofa_tf.quiet import import_tensorflow
+from ofa_tf.workdir import Workdir
+
+if TYPE_CHECKING:
+    from ofa_tf.data import ImageData
+    from ofa_tf.models import Supernet
+    from ofa_tf.search import LatencyTable
+    from ofa_tf.spaces import SearchSpace
+    from ofa_tf.training.calibration import SubnetEvaluator
+
+_log = logging.getLogger("ofa_tf")
+
+
+def load_job(workdir: str | os.PathLike) -> Job:
+    """The job in a workdir of ofa-train, ofa-import or ofa-quickstart.
+
+    Raises:
+        UsageError: the workdir holds no job.
+    """
+    return Job(Workdir(workdir))
+
+
+class Job:
+    """A job that was begun by ofa-train or ofa-import: its space, images and newest weights.
+
+    Each is loaded when it is first asked for.
+
+    Attributes:
+        workdir: where it is.
+        config: the settings with which it was begun.
+
+    Raises:
+        UsageError: the workdir holds no job.
+    """
+
+    def __init__(self, workdir: Workdir):
+        self.workdir = workdir
+        self.config = workdir.config()
+
+    @property
+    def space(self) -> SearchSpace:
+        from ofa_tf.spaces import get_space
+
+        return get_space(self.config["space"])
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(self.config["class_names"])
+
+    @functools.cached_property
+    def data(self) -> ImageData:
+        """Raises UsageError where the job has no images."""
+        if self.config["data"] is None:
+            raise UsageError(
+                f"The job in {self.workdir.path} has no images, which this command needs: give "
+                "--data_dir or --dataset to ofa-import, with another --workdir."
+            )
+        return load_data(self.config["data"], self.workdir)
+
+    @functools.cached_property
+    def supernet(self) -> Supernet:
+        """Raises UsageError where there is no checkpoint, FailureError where none can be read."""
+        import_tensorflow()
+        from ofa_tf.models import Supernet
+        from ofa_tf.training.checkpoints import CheckpointFolder
+
+        supernet = Supernet(self.space, len(self.class_names))
+        state = CheckpointFolder(self.workdir.checkpoints).load_newest(weights=supernet.variables)
+        if state is None:
+            raise UsageError(
+                f"{self.workdir.checkpoints} has no checkpoint. Run ofa-train or ofa-import first."
+            )
+        if not state.get("finished"):
+            _log.warning("The training in %s is not finished.", self.workdir.path)
+        return supernet
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Stands for the weights, and for what recalibration and evaluation see."""
+        import_tensorflow()
+        from ofa_tf.training.checkpoints import weights_hash
+
+        return (
+            f"{weights_hash(self.supernet)}-{self.config['calibration_images']}"
+            f"-{self.config['eval_crop']}"
+        )
+
+    def evaluator(self, split: str, limit: int | None = None) -> SubnetEvaluator:
+        """Accuracies of subnets, batch norm recalibrated.
+
+        Args:
+            split: "validation" or "test".
+            limit: on so many of its images; None for all.
+        """
+        import_tensorflow()
+        from ofa_tf.training.calibration import SubnetEvaluator
+
+        return SubnetEvaluator(
+            self.supernet,
+            self.data,
+            split,
+            limit=limit,
+            calibration_images=self.config["calibration_images"],
+            eval_crop=self.config["eval_crop"],
+        )
+
+    def chosen_subnets(self) -> list[dict]:
+        """What ofa-search chose: name, limits, arch, predictions and costs of each."""
+        path = self.workdir.search_result
+        if not path.exists():
+            raise UsageError(f"{path} is missing. Run ofa-search first.")
+        found = read_json(path)
+        if not isinstance(found, dict) or not isinstance(found.get("subnets"), list):
+            raise FailureError(f"{path} is damaged. Remove it and run ofa-search again.")
+        return found["subnets"]
+
+    def latency_table(
+        self, target: str = "host", threads: int = 1, precision: str = "float32"
+    ) -> LatencyTable:
+        """The table that ofa-latency measured. Raises UsageError where there is none."""
+        from ofa_tf.search import LatencyTable
+
+        path = self.workdir.latency_table(target, threads, precision)
+        if not path.exists():
+            raise UsageError(
+                f"{path} is missing. Run ofa-latency --workdir={self.workdir.path} first."
+            )
+        return LatencyTable.load(path, self.space, precision)
+
+
+def load_data(config: dict, workdir: Workdir) -> ImageData:
+    """The images of a job, by the arguments of `load_dataset`."""
+    import_tensorflow()
+    from ofa_tf.data import load_dataset
+
+    return load_dataset(**config, cache_dir=str(workdir.path / "data"))

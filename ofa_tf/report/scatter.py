@@ -1,0 +1,50 @@
+"""The picture of an accuracy predictor: truth against prediction on archs that it never saw."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ofa_tf.report.plots import save_figure
+
+
+def plot_predictions(
+    path: str | os.PathLike,
+    accuracies: Sequence[float],
+    predictions: Sequence[float],
+    spreads: Sequence[float] | None = None,
+    *,
+    title: str,
+) -> None:
+    """Writes a PNG, 700 x 700: a point per arch, on the diagonal where the prediction is right.
+
+    Args:
+        path: the PNG, written whole or not at all.
+        accuracies: the true ones, 0..1: (n,).
+        predictions: those predicted: (n,).
+        spreads: standard deviations within an ensemble, drawn as bars: (n,).
+        title: of the picture.
+
+    Raises:
+        FailureError: the file could not be written.
+    """
+    figure = Figure(figsize=(7, 7), dpi=100, layout="constrained")
+    axes = figure.add_subplot()
+    truth, predicted = 100 * np.asarray(accuracies), 100 * np.asarray(predictions)
+    bars = None if spreads is None else 100 * np.asarray(spreads)
+    low, high = min(truth.min(), predicted.min()), max(truth.max(), predicted.max())
+    margin = 0.05 * (high - low) or 1.0  # points, where all are one
+    ends = low - margin, high + margin
+    axes.plot(ends, ends, color="0.7", lw=1)
+    axes.errorbar(truth, predicted, bars, fmt="o", color="C0", ecolor="0.6", ms=5, alpha=0.8)
+    axes.set(xlim=ends, ylim=ends, aspect="equal")
+    axes.set_xlabel("accuracy (%)")
+    axes.set_ylabel("predicted accuracy (%)" + ("" if bars is None else ", bars: ensemble"))
+    axes.set_title(title, loc="left", weight="bold")
+    axes.grid(color="0.92")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    save_figure(figure, path)
