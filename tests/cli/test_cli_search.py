@@ -143,7 +143,7 @@ def known_at(monkeypatch):
             monkeypatch.setattr(
                 kind,
                 "load",
-                lambda path, _=None, space=space, load=load: dataclasses.replace(
+                lambda path, *_, space=space, load=load: dataclasses.replace(
                     load(path), space=space
                 ),
             )

@@ -179,7 +179,9 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "form", ["sandwich", "float16", pytest.param("mask", marks=pytest.mark.slow)]
+)
 def test_every_form_of_training_trains(form, images, tmp_path):
     """A few steps leave finite weights that moved, and a job that others can go on with."""
     options = ["--epochs=0.5", "--base_lr=0.05", "--checkpoint_minutes=0", "--eval_images=5"]

@@ -108,6 +108,7 @@ def test_two_replicas_in_one_process(start, one_device):
     assert_same_training(workdir, one_device)
 
 
+@pytest.mark.slow
 def test_two_worker_processes(start, one_device):
     workdir = start / "multi_worker"
     workers = [spawn(start, workdir, "multi_worker", **config) for config in cluster(2)]
