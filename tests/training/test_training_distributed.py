@@ -102,6 +102,7 @@ def assert_same_training(workdir, expected) -> None:
     assert len(set(mine[-1]["accuracy"].values())) > 3
 
 
+@pytest.mark.slow
 def test_two_replicas_in_one_process(start, one_device):
     workdir = start / "mirrored"
     finish(spawn(start, workdir, "mirrored"))
