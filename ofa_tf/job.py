@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from typing import TYPE_CHECKING
+from numbers import Real
+from typing import TYPE_CHECKING, Any
 
 from ofa_tf.errors import FailureError, UsageError
 from ofa_tf.files import read_json
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from ofa_tf.training.calibration import SubnetEvaluator
 
 _log = logging.getLogger("ofa_tf")
+
+# What the commands read of each row of search.json.
+_OF_SUBNETS = {"name": str, "arch": dict, "predicted_accuracy": Real}
 
 
 def load_job(workdir: str | os.PathLike) -> Job:
@@ -116,13 +120,25 @@ class Job:
         )
 
     def chosen_subnets(self) -> list[dict]:
-        """What ofa-search chose: name, limits, arch, predictions and costs of each."""
+        """What ofa-search chose: name, limits, arch, predictions and costs of each.
+
+        Raises:
+            UsageError: nothing was searched.
+            FailureError: the file is damaged, or a subnet lacks what the commands read.
+        """
         path = self.workdir.search_result
         if not path.exists():
             raise UsageError(f"{path} is missing. Run ofa-search first.")
         found = read_json(path)
         if not isinstance(found, dict) or not isinstance(found.get("subnets"), list):
             raise FailureError(f"{path} is damaged. Remove it and run ofa-search again.")
+        for number, row in enumerate(found["subnets"], start=1):
+            problem = _problem_of(row, self.space)
+            if problem is not None:
+                raise FailureError(
+                    f"{path} is damaged: subnet {number}: {problem} Remove the file and run "
+                    f"ofa-search again."
+                )
         return found["subnets"]
 
     def latency_table(
@@ -145,3 +161,19 @@ def load_data(config: dict, workdir: Workdir) -> ImageData:
     from ofa_tf.data import load_dataset
 
     return load_dataset(**config, cache_dir=str(workdir.path / "data"))
+
+
+def _problem_of(row: Any, space: SearchSpace) -> str | None:
+    """What is wrong with a row of search.json, as a sentence; None where it is a subnet."""
+    if not isinstance(row, dict):
+        return "this is no subnet."
+    for key, kind in _OF_SUBNETS.items():
+        if key not in row:
+            return f"{key} is missing."
+        if not isinstance(row[key], kind):
+            return f"{key} is {row[key]!r}."
+    try:
+        space.arch(row["arch"])
+    except UsageError as error:
+        return str(error)
+    return None

@@ -20,6 +20,7 @@ With predictors that are published or were made before, no trained supernet is n
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
@@ -29,26 +30,31 @@ from ofa_tf.cli.search_inputs import Inputs, gather
 from ofa_tf.files import read_json, write_json
 
 if TYPE_CHECKING:
-    from ofa_tf.search import AccuracyPredictor, Scenario, SearchResult
+    from ofa_tf.search import AccuracyPredictor, Candidate, Scenario, SearchResult
     from ofa_tf.spaces import Arch
 
 FLAGS = flags.FLAGS
-_MEASURES = ("latency_ms", "macs_m", "params_m", "file_kb", "memory_kb")
+_LIMITED = {  # by a flag each, besides the latency
+    "macs_m": "millions of multiply-accumulates",
+    "params_m": "millions of parameters",
+    "file_kb": "kB of the .tflite file, in --tflite_precision",
+    "memory_kb": "kB of the activations alive at once, in --tflite_precision",
+}
 
 
 def define_flags() -> None:
     flags.DEFINE_list("budget_ms", None, "Latency budgets; spread over the range by default.")
     flags.DEFINE_integer("num_budgets", 4, "How many budgets, where --budget_ms is not given.", 1)
-    for name, what in (
-        ("macs_m", "millions of multiply-accumulates"),
-        ("params_m", "millions of parameters"),
-        ("file_kb", "kB of the .tflite file, in --tflite_precision"),
-        ("memory_kb", "kB of the activations alive at once, in --tflite_precision"),
-    ):
+    for name, what in _LIMITED.items():
         flags.DEFINE_float(f"max_{name}", None, f"Limit of every subnet: {what}.", 0.0)
         flags.register_validator(f"max_{name}", lambda limit: limit != 0, "give a positive number")
     flags.DEFINE_string("scenarios", None, "YAML file of devices and budgets; see the README.")
-    flags.DEFINE_enum("pareto", None, _MEASURES, "The front of accuracy against this, instead.")
+    flags.DEFINE_enum(
+        "pareto",
+        None,
+        ["latency_ms", *_LIMITED],
+        "The front of accuracy against this, instead.",
+    )
     flags.DEFINE_integer("top", 1, "Candidates of a scenario, ranked by evaluation if several.", 1)
     flags.DEFINE_integer("rank_images", None, "Validation images for that; all by default.", 1)
     flags.DEFINE_enum("effort", "normal", ["low", "normal", "high"], "How long to search.")
@@ -69,7 +75,8 @@ def search() -> None:
     inputs = gather(workdir)
     result_file = workdir.front(FLAGS.pareto) if FLAGS.pareto else workdir.search_result
     settings = _settings(inputs)
-    if result_file.exists() and read_json(result_file).get("settings") == settings:
+    found = read_json(result_file) if result_file.exists() else None
+    if isinstance(found, dict) and found.get("settings") == settings:
         common.log.info("The search is done already: %s", result_file)
         return
     accuracy = inputs.predictor or predictor.made_predictor(inputs.job)
@@ -83,6 +90,7 @@ def _settings(inputs: Inputs) -> dict[str, Any]:
     scenarios = [{"name": name, "limits": dict(limits)} for name, limits in inputs.scenarios]
     settings = {
         "space": inputs.space.name,
+        "num_classes": inputs.num_classes,
         **inputs.sources,
         "scenarios": scenarios or FLAGS.num_budgets,
         "precision": FLAGS.tflite_precision,
@@ -125,7 +133,12 @@ def _subnets(inputs: Inputs, accuracy: AccuracyPredictor) -> list[dict[str, Any]
     return rows
 
 
-def _row(inputs: Inputs, scenario: Scenario, candidates, evaluated: dict[Arch, float]) -> dict:
+def _row(
+    inputs: Inputs,
+    scenario: Scenario,
+    candidates: Sequence[Candidate],
+    evaluated: dict[Arch, float],
+) -> dict[str, Any]:
     """What search.json tells of a scenario: the best candidate, and all of them if ranked."""
     best = candidates[0]
     plan = inputs.space.blueprint(best.arch, inputs.num_classes)

@@ -61,6 +61,11 @@ def gather(workdir: Workdir) -> Inputs:
             f"--pareto takes one set of limits, which all of the front keeps, not "
             f"{len(scenarios)}: {', '.join(scenario.name for scenario in scenarios)}."
         )
+    if FLAGS.pareto and FLAGS.top > 1:
+        raise UsageError(
+            f"--pareto gives the whole front, of which nothing is evaluated: leave out "
+            f"--pareto={FLAGS.pareto} or --top={FLAGS.top}."
+        )
     names = {name for scenario in scenarios for name in scenario.limits}
     names |= {FLAGS.pareto} if FLAGS.pareto else set()
     if not names or (LATENCY in names) or _default_table_path(job) is not None:

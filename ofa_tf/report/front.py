@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ofa_tf.report.plots import save_figure
+from ofa_tf.report.plots import add_axes, save_figure
 
 _ROWS = 20  # of the table
 _LABELS = {
@@ -56,14 +56,9 @@ def plot_front(
         FailureError: the file could not be written.
     """
     figure = Figure(figsize=(10, 6), layout="constrained")
-    axes = figure.add_subplot()
+    title = f"{len(costs)} subnets that none other beats"
+    axes = add_axes(figure, title, _LABELS[measure], "predicted accuracy (%)")
     # Between two points the left one is the best that fits.
     axes.plot(costs, 100 * np.asarray(accuracies), drawstyle="steps-post", color="0.6", lw=1)
     axes.plot(costs, 100 * np.asarray(accuracies), "o", color="0.2", ms=4)
-    axes.set_xlabel(_LABELS[measure])
-    axes.set_ylabel("predicted accuracy (%)")
-    axes.set_title(f"{len(costs)} subnets that none other beats", loc="left", weight="bold")
-    axes.grid(color="0.92")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
     save_figure(figure, path)

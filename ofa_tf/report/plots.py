@@ -39,35 +39,19 @@ def plot_pareto(
     Args:
         path: the PNG, written whole or not at all.
         rows: rows of results.json, the chosen subnets.
-        cloud: predicted (latency in ms, accuracy in 0..1) of many archs: float (n, 2).
-        front: the same of the predicted Pareto front: float (m, 2).
+        cloud: predicted (latency in ms, accuracy in 0..1) of many archs: float (n, 2); n may be 0.
+        front: the same of the predicted Pareto front: float (m, 2); m may be 0.
         device: where the latencies were measured, for the axis.
 
     Raises:
         FailureError: the file could not be written.
     """
     figure = Figure(figsize=(_WIDTH, 6), dpi=_DPI, layout="constrained")
-    axes = figure.add_subplot()
-    cloud, front = np.asarray(cloud, float), np.asarray(front, float)
-    axes.scatter(cloud[:, 0], 100 * cloud[:, 1], s=5, color="0.8", label="predicted, any subnet")
-    front = front[np.argsort(front[:, 0])]
-    axes.plot(
-        front[:, 0],
-        100 * front[:, 1],
-        drawstyle="steps-post",  # between two points the left one is the best that fits
-        color="0.35",
-        lw=1.5,
-        label="predicted Pareto front",
-    )
+    axes = add_axes(figure, "Accuracy against latency", f"latency on {device} (ms)", "accuracy (%)")
+    _draw_predicted(axes, np.asarray(cloud, float), np.asarray(front, float))
     colors = _colors(len(rows))
     for row, color in zip(rows, colors, strict=True):
         _draw_subnet(axes, row, color)
-    axes.set_xlabel(f"latency on {device} (ms)")
-    axes.set_ylabel("accuracy (%)")
-    axes.set_title("Accuracy against latency", loc="left", weight="bold")
-    axes.grid(color="0.92")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
     _legends(figure, axes, rows, colors)
     save_figure(figure, path)
 
@@ -91,6 +75,24 @@ def plot_architectures(
     titles = [_title(row, plan) for row, plan in zip(rows, blueprints, strict=True)]
     draw_blueprints(figure, blueprints, titles)
     save_figure(figure, path)
+
+
+def _draw_predicted(axes: Axes, cloud: np.ndarray, front: np.ndarray) -> None:
+    """What the predictors say of any subnet; what is empty is not in the legend either."""
+    if len(cloud):
+        latencies, accuracies = cloud.T
+        label = "predicted, any subnet"
+        axes.scatter(latencies, 100 * accuracies, s=5, color="0.8", label=label)
+    if len(front):
+        latencies, accuracies = front[np.argsort(front[:, 0])].T
+        axes.plot(
+            latencies,
+            100 * accuracies,
+            drawstyle="steps-post",  # between two points the left one is the best that fits
+            color="0.35",
+            lw=1.5,
+            label="predicted Pareto front",
+        )
 
 
 def _draw_subnet(axes: Axes, row: Mapping[str, Any], color: tuple) -> None:
@@ -156,6 +158,18 @@ def _title(row: Mapping[str, Any], blueprint: Blueprint) -> str:
         f"{row['name']}:  {side} × {side} px,  {blueprint.macs / 1e6:.1f} M MACs,  "
         f"{latency:.{3 if latency < 1 else 2}f} ms,  {accuracy:.1f} % ({origin})"
     )
+
+
+def add_axes(figure: Figure, title: str, x_label: str, y_label: str) -> Axes:
+    """The axes of a picture with points: titled at the left, on a pale grid, open at two sides."""
+    axes = figure.add_subplot()
+    axes.set_title(title, loc="left", weight="bold")
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.grid(color="0.92")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return axes
 
 
 def save_figure(figure: Figure, path: str | os.PathLike) -> None:

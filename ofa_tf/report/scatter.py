@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from ofa_tf.report.plots import save_figure
+from ofa_tf.report.plots import add_axes, save_figure
 
 
 def plot_predictions(
@@ -32,19 +32,14 @@ def plot_predictions(
         FailureError: the file could not be written.
     """
     figure = Figure(figsize=(7, 7), dpi=100, layout="constrained")
-    axes = figure.add_subplot()
     truth, predicted = 100 * np.asarray(accuracies), 100 * np.asarray(predictions)
     bars = None if spreads is None else 100 * np.asarray(spreads)
     low, high = min(truth.min(), predicted.min()), max(truth.max(), predicted.max())
     margin = 0.05 * (high - low) or 1.0  # points, where all are one
     ends = low - margin, high + margin
+    y_label = "predicted accuracy (%)" + ("" if bars is None else ", bars: ensemble")
+    axes = add_axes(figure, title, "accuracy (%)", y_label)
     axes.plot(ends, ends, color="0.7", lw=1)
     axes.errorbar(truth, predicted, bars, fmt="o", color="C0", ecolor="0.6", ms=5, alpha=0.8)
     axes.set(xlim=ends, ylim=ends, aspect="equal")
-    axes.set_xlabel("accuracy (%)")
-    axes.set_ylabel("predicted accuracy (%)" + ("" if bars is None else ", bars: ensemble"))
-    axes.set_title(title, loc="left", weight="bold")
-    axes.grid(color="0.92")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
     save_figure(figure, path)

@@ -15,8 +15,8 @@ import numpy as np
 
 from ofa_tf.errors import UsageError
 from ofa_tf.files import atomic_path
-from ofa_tf.search.accuracy_fitting import Layers, fit_network, report_on, split
-from ofa_tf.search.dense_network import DenseNetwork
+from ofa_tf.search.accuracy_fitting import fit_network, report_on, split
+from ofa_tf.search.dense_network import DenseNetwork, Layers
 from ofa_tf.spaces import Arch, SearchSpace, get_space
 
 _FORMATS = ("ofa_tf accuracy predictor 1", "ofa_tf accuracy predictor 2")

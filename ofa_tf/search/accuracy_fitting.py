@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from ofa_tf.search.dense_network import Layers
 from ofa_tf.search.ranks import kendall, spearman
-
-Layers = tuple[tuple[np.ndarray, np.ndarray], ...]  # (kernel, bias) of each layer
 
 ENOUGH = 50  # archs, for a predictor that is not warned of and for tuning one
 _TRUSTED_KENDALL = 0.5

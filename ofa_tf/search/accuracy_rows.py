@@ -7,7 +7,6 @@ writer, even on NFS, where neither O_APPEND nor a lock shared by all could be re
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import pathlib
 import re
@@ -66,7 +65,8 @@ def collect_accuracies(
     Raises:
         UsageError: no such worker, another process has its file, or a file has rows of another
             space, seed or fingerprint, or damaged ones.
-        FailureError: the file cannot be written, or an accuracy is not between 0 and 1.
+        FailureError: the file cannot be written, an accuracy is not between 0 and 1, or there
+            are archs to evaluate on a system without file locks.
     """
     if not 0 <= worker < num_workers:
         raise UsageError(
@@ -119,6 +119,13 @@ def _files(path: pathlib.Path) -> list[pathlib.Path]:
 @contextlib.contextmanager
 def _locked(paths: list[pathlib.Path]) -> Iterator[None]:
     """Keeps files for this process, so that nobody evaluates the same archs meanwhile."""
+    try:
+        import fcntl  # not on Windows, where all else of this module works
+    except ImportError as error:
+        raise FailureError(
+            "Evaluating archs takes file locks (fcntl), which this system does not have: "
+            "evaluate them on Linux or macOS; their rows can be used here."
+        ) from error
     with contextlib.ExitStack() as stack:
         for path in dict.fromkeys(paths):
             try:

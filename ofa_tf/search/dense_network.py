@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from ofa_tf.spaces import SearchSpace
@@ -12,7 +10,7 @@ from ofa_tf.spaces.search_space import OFF
 _CHUNK = 1024  # archs at once; their hidden layers stay in the processor's cache
 _MOST_ROWS = 256  # of the table of a group of columns, which stay there too
 
-Layers = Sequence[tuple[np.ndarray, np.ndarray]]
+Layers = tuple[tuple[np.ndarray, np.ndarray], ...]  # (kernel, bias) of each layer
 
 
 class DenseNetwork:

@@ -50,21 +50,15 @@ class Candidate:
 
 
 @dataclasses.dataclass(frozen=True)
-class SearchResult:
-    """The best arch that was found for a budget.
+class SearchResult(Candidate):
+    """The best arch that was found for a budget, with its accuracy and measures.
 
     Args:
-        arch: the arch.
-        accuracy: its predicted accuracy.
-        measures: its value of each constrained measure.
         generations: how many generations ran.
         candidates: as many as were asked for, where there are so many; the first is the best,
             and they differ from each other in several choices where possible.
     """
 
-    arch: Arch
-    accuracy: float
-    measures: dict[str, float]
     generations: int
     candidates: tuple[Candidate, ...]
 
@@ -306,5 +300,4 @@ def _result(
         )
         for arch, value, measured in rows
     )
-    first = candidates[0]
-    return SearchResult(first.arch, first.accuracy, first.measures, generations, candidates)
+    return SearchResult(**vars(candidates[0]), generations=generations, candidates=candidates)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -107,7 +107,7 @@ class _Front:
                 f"restrict the space to the resolutions that it knows."
             )
 
-    def _blends(self, cheapest: np.ndarray, largest: np.ndarray) -> list[np.ndarray]:
+    def _blends(self, cheapest: np.ndarray, largest: np.ndarray) -> Iterator[np.ndarray]:
         """Random archs drawn toward both ends of the range, where random ones are rare."""
         space = self._budgets.space
         codes = space.sample_codes(_FIRST // 4, self._rng)

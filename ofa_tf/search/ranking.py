@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
+from ofa_tf.errors import UsageError
 from ofa_tf.search.evolution import Candidate
 from ofa_tf.search.rows import RowFile
 from ofa_tf.spaces import Arch
@@ -36,11 +38,9 @@ def evaluate_archs(
         FailureError: the file cannot be written.
     """
     file = RowFile(path, {"fingerprint": fingerprint})
-    kept = {
-        row["arch"]: row["accuracy"]
-        for row in file.rows
-        if row.get("num_images") == num_images and {"arch", "accuracy"} <= row.keys()
-    }
+    for number, row in enumerate(file.rows, start=1):
+        _check(row, f"{file.path}, line {number}")
+    kept = {row["arch"]: row["accuracy"] for row in file.rows if row["num_images"] == num_images}
     found: dict[Arch, float] = {}
     distinct = list(dict.fromkeys(archs))
     for done, arch in enumerate(distinct):
@@ -54,6 +54,13 @@ def evaluate_archs(
     if progress is not None:
         progress(len(distinct), len(distinct))
     return found
+
+
+def _check(row: dict[str, Any], place: str) -> None:
+    """Raises UsageError, which names the place, where a row is none that `evaluate_archs` wrote."""
+    kinds = {"num_images": int, "arch": str, "accuracy": float}
+    if not all(type(row.get(key)) is kind for key, kind in kinds.items()):
+        raise UsageError(f"{place}: this is no evaluated arch; remove the line.")
 
 
 def ranked(candidates: Sequence[Candidate], accuracies: dict[Arch, float]) -> list[Candidate]:

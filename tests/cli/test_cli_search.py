@@ -93,6 +93,23 @@ def test_it_is_searched_again_only_when_a_file_changed(files, tmp_path):
     assert "The search is done already" not in run(*args).err
 
 
+def test_it_is_searched_again_for_another_number_of_classes(files, tmp_path):
+    args = ["search", f"--workdir={tmp_path}", "--max_params_m=0.05"]
+    for classes in (10, 20):
+        ended = run(*args, f"--num_classes={classes}", *given(files, latency_table=None))
+        assert ended.code == 0, ended.err
+        (subnet,) = subnets_in(tmp_path)
+        assert subnet["params"] == TINY.blueprint(subnet["arch"], classes).params <= 50_000
+
+
+@pytest.mark.parametrize("content", ["[]", '{"settings": []}', "3"])
+def test_a_result_that_is_none_of_a_search_is_replaced(files, tmp_path, content):
+    (tmp_path / "search.json").write_text(content)
+    ended = run("search", f"--workdir={tmp_path}", "--budget_ms=0.2", *given(files))
+    assert ended.code == 0, ended.err
+    assert len(subnets_in(tmp_path)) == 1
+
+
 def test_budgets_are_spread_where_none_is_given(files, tmp_path):
     ended = run("search", f"--workdir={tmp_path}", "--num_budgets=3", *given(files))
     assert ended.code == 0, ended.err
@@ -338,6 +355,12 @@ def test_misuse_is_told_at_once(files, tmp_path, changes, said):
     ended = run("search", f"--workdir={tmp_path / 'new'}", *given(files, **changes))
     assert_one_message(ended, 2, said)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_front_is_not_evaluated(files, tmp_path):
+    args = [f"--workdir={write_job(tmp_path / 'job')}", "--pareto=macs_m", "--top=3"]
+    ended = run("search", *args, *given(files, space=None))
+    assert_one_message(ended, 2, "of which nothing is evaluated: leave out --pareto=macs_m or --to")
 
 
 def test_a_job_of_another_space(files, tmp_path):

@@ -54,6 +54,21 @@ def test_pareto_picture_shows_the_measured_points(tmp_path):
     assert colored["with"] > colored["without"] + 6 * 30
 
 
+def test_pareto_picture_of_chosen_subnets_only(tmp_path, monkeypatch):
+    """Without a cloud and a front the legend does not speak of them."""
+    rows, _ = results("ofa_mbv3_tiny", 3)
+    figures, empty = [], np.empty((0, 2))
+    monkeypatch.setattr("ofa_tf.report.plots.save_figure", lambda figure, _: figures.append(figure))
+    plot_pareto(tmp_path / "all.png", rows, CLOUD, FRONT, device="host")
+    plot_pareto(tmp_path / "chosen.png", rows, empty, empty, device="host")
+    everything, chosen = (
+        [text.get_text() for text in figure.legends[0].get_texts()] for figure in figures
+    )
+    assert everything == ["predicted, any subnet", "predicted Pareto front", *chosen]
+    assert chosen[0] == "predicted, chosen subnet"
+    assert [len(figure.axes[0].collections) for figure in figures] == [1, 0]
+
+
 @pytest.mark.parametrize(
     ("space", "count"),
     [("ofa_mbv3_tiny", 4), ("ofa_mbv3_w1.0", 2), ("ofa_proxyless_w1.3", 2), ("ofa_resnet50", 2)],

@@ -101,6 +101,37 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path):
         collect_accuracies(TINY, lambda arch: 0.5, tmp_path / "plain" / "rows.jsonl", 2)
 
 
+WITHOUT_LOCKS = """
+import sys
+sys.modules["fcntl"] = None  # as on Windows
+from search_helpers import SMALL
+from ofa_tf.errors import FailureError
+from ofa_tf.search import collect_accuracies
+
+print(len(collect_accuracies(SMALL, None, sys.argv[1], 3)[0]))
+try:
+    collect_accuracies(SMALL, None, sys.argv[1], 4)
+except FailureError as error:
+    print(error)
+"""
+
+
+def test_without_file_locks_known_archs_can_be_used(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    collect_accuracies(SMALL, lambda arch: 0.5, path, 3)
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_LOCKS, path],
+        env=os.environ | {"PYTHONPATH": f"{ROOT}:{pathlib.Path(__file__).parent}"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    known, said = done.stdout.splitlines()
+    assert known == "3"
+    assert said.startswith("Evaluating archs takes file locks (fcntl), which this system does not")
+
+
 # -- several workers -----------------------------------------------------------------------------
 
 

@@ -75,7 +75,7 @@ def test_equal_seeds_give_equal_results():
 
 @hypothesis.settings(max_examples=10, deadline=None)
 @hypothesis.given(seed=st.integers(0, 2**32 - 1), name=st.sampled_from(SPACES))
-def test_a_generation_has_no_arch_twice_and_none_over_the_budget(seed, name):
+def test_no_arch_is_twice_among_those_that_are_predicted_together(seed, name):
     space = get_space(name)
     macs, accuracy, seen = macs_of(space), made_up_accuracy(space), []
     budget = 1.2 * macs.minimum()[0]

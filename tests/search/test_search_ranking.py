@@ -75,6 +75,19 @@ def test_rows_of_another_supernet(tmp_path):
         evaluated(path, ARCHS[:1], Evaluate(), fingerprint="weights 2")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"accuracy": "high"}, {"accuracy": None}, {"arch": {"d": [2]}}, {"num_images": "100"}],
+)
+def test_a_row_that_is_no_evaluated_arch_is_named(tmp_path, change):
+    path = tmp_path / "rows.jsonl"
+    evaluated(path, ARCHS[:2], Evaluate())
+    first, second = path.read_text().splitlines()
+    path.write_text(f"{first}\n{json.dumps(json.loads(second) | change)}\n")
+    with pytest.raises(UsageError, match=r"rows\.jsonl, line 2: this is no evaluated arch; remove"):
+        evaluated(path, ARCHS[:1], Evaluate())
+
+
 def test_ranked_by_evaluation_then_by_prediction():
     predicted = (0.99, 0.5, 0.6, 0.8, 0.7)
     candidates = [Candidate(a, p, {}) for a, p in zip(ARCHS, predicted, strict=True)]
