@@ -14,7 +14,8 @@ from ofa_tf.interop import torch_files
 from ofa_tf.interop.keys import COUNTER, Tensor, canonical, close_gaps, tensors
 from ofa_tf.interop.net_config import read_net_config
 from ofa_tf.models import Supernet, build_subnet
-from ofa_tf.spaces import Blueprint
+from ofa_tf.spaces import Blueprint, SearchSpace
+from ofa_tf.spaces.mobilenet_v3 import HARD_SWISH, MobileNetV3
 
 _LISTED = 10  # keys of each kind in a message
 
@@ -31,8 +32,10 @@ def load_checkpoint(
 
     Raises:
         UsageError: the file is no PyTorch file of tensors, a tensor is missing, surplus, of
-            another shape or not finite, or torch is not installed. Then nothing has changed.
+            another shape or not finite, the space has another activation than the published one,
+            or torch is not installed. Then nothing has changed.
     """
+    _check_activation(supernet.space)
     found = torch_files.read_tensors(path)
     weights = list(supernet_weights(supernet))
     if not with_classifier:
@@ -50,6 +53,7 @@ def save_checkpoint(supernet: Supernet, path: str | os.PathLike) -> None:
         UsageError: its networks are of no kind that the reference has, or torch is not installed.
         FailureError: the disk refuses; names the file.
     """
+    _check_activation(supernet.space)
     state = {}
     for weight in supernet_weights(supernet):
         key = weight.tensor.elastic_key
@@ -95,6 +99,17 @@ def load_weights(model: keras.Model, plan: Blueprint, path: str | os.PathLike) -
     found = {numbered[key]: value for key, value in found.items()}
     remedy = "out_features of its net.config has to be {theirs}"
     _assign(list(_model_weights(model, plan)), found, f"{path} and the network", remedy)
+
+
+def _check_activation(space: SearchSpace) -> None:
+    """The reference's MobileNetV3 supernets have hard-swish, and their files do not say so."""
+    family = space.family
+    if isinstance(family, MobileNetV3) and family.activation != HARD_SWISH:
+        raise UsageError(
+            f"{space.name} has no PyTorch checkpoints: those of its family are for hard-swish, "
+            f"and with {family.activation} the same weights are another function. Only spaces "
+            f"without -{family.activation} at the end have them."
+        )
 
 
 class Weight(NamedTuple):

@@ -17,8 +17,9 @@ from ofa_tf.spaces import Blueprint, blueprint
 from ofa_tf.spaces.blueprint import make_divisible
 from ofa_tf.spaces.stages import se_width
 
-# The format's words, and ours.
-ACTIVATIONS = {"relu": "relu", "relu6": "relu6", "h_swish": "hard_swish"}
+# The format's words, and ours. The reference has no swish: it refuses that word, we read it.
+ACTIVATIONS = {"relu": "relu", "relu6": "relu6", "h_swish": "hard_swish", "swish": "swish"}
+_NEVER_NEGATIVE = ("relu", "relu6")
 SHORTCUTS = {"avgpool_conv": "avg_pool_conv", "conv": "conv"}
 _DEFAULT_RESOLUTION = 224
 
@@ -227,7 +228,7 @@ class _Network:
     def max_pool(self, place: str) -> None:
         """The one that every network of that family has between stem and blocks."""
         stem = self.blocks[-1]
-        if stem.activation == "hard_swish":
+        if stem.activation not in _NEVER_NEGATIVE:
             raise UsageError(
                 f"{place} ends in {stem.activation!r}; a max pool can be read only after an "
                 "activation that is never negative."

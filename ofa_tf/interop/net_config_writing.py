@@ -34,6 +34,8 @@ def write_net_config(plan: Blueprint, folder: str | os.PathLike) -> None:
 def to_net_config(plan: Blueprint) -> dict[str, Any]:
     """The content of a net.config that means this network, as the reference and we read it.
 
+    Where an activation is swish, which the reference does not have, only we do.
+
     Raises:
         UsageError: the format cannot hold the network; names what.
     """

@@ -25,7 +25,12 @@ from ofa_tf.layers.elastic import (
 )
 from ofa_tf.spaces import blueprint
 
-_ACTIVATIONS = {"relu": tf.nn.relu, "relu6": tf.nn.relu6, "hard_swish": hard_swish}
+_ACTIVATIONS = {
+    "relu": tf.nn.relu,
+    "relu6": tf.nn.relu6,
+    "swish": tf.nn.silu,
+    "hard_swish": hard_swish,
+}
 
 
 class ChannelGroup(NamedTuple):

@@ -1,7 +1,7 @@
 """The supernet, the plain Keras networks of its subnets, and the way from one to the other."""
 
 from ofa_tf.models.materialize import materialize
-from ofa_tf.models.subnet import build_subnet
+from ofa_tf.models.subnet import build_subnet, copy_weights
 from ofa_tf.models.supernet import Supernet
 
-__all__ = ["Supernet", "build_subnet", "materialize"]
+__all__ = ["Supernet", "build_subnet", "copy_weights", "materialize"]

@@ -29,7 +29,8 @@ def materialize(supernet: Supernet, arch: Arch | dict, **options) -> keras.Model
     plan = supernet.space.blueprint(arch, supernet.num_classes)
     model = build_subnet(plan, **options)
     elastic = {block.name: block for block in supernet.blocks}
-    for block in plan.blocks:
+    built = plan.backbone if options.get("head") == "features" else plan
+    for block in built.blocks:
         if not block.weighted_layers:
             continue
         for layer_name, weights in elastic[block.name].active_weights(block).items():

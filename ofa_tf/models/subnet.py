@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 import keras
 import numpy as np
-from keras import layers
 
+from ofa_tf.errors import UsageError
 from ofa_tf.spaces import Blueprint, blueprint
 
-_ACTIVATIONS = {"relu": "relu", "relu6": "relu6", "hard_swish": "hard_silu"}
+HEADS = ("logits", "softmax", "features")
+
+_ACTIVATIONS = {"relu6": "relu6", "swish": "silu", "hard_swish": "hard_silu"}
 
 
 def build_subnet(
@@ -18,7 +20,10 @@ def build_subnet(
     *,
     normalization: tuple[Sequence[float], Sequence[float]] | None = None,
     batch_size: int | None = None,
+    input_dtype: str = "float32",
+    head: str = "logits",
     name: str = "subnet",
+    builder: type[SubnetBuilder] | None = None,
 ) -> keras.Model:
     """Builds a functional `keras.Model` from a Blueprint, with fresh weights.
 
@@ -27,148 +32,218 @@ def build_subnet(
         normalization: mean and standard deviation per input channel, with which a first layer
             normalizes the images; None where the images come normalized.
         batch_size: a fixed batch, as TFLite files have it; None for any.
+        input_dtype: of the images, "float32" or "uint8"; the latter needs the normalization.
+        head: "logits"; "softmax" for probabilities; "features" for a backbone: no classifier, but
+            the last feature map of each stride in `Blueprint.feature_blocks`, by "stride_4" etc.
         name: the model's name.
+        builder: writes the blocks; `SubnetBuilder` by default.
 
-    Returns: a model from float32 images (batch, resolution, resolution, channels) to logits
-        (batch, classes).
+    Returns: a model from images (batch, resolution, resolution, channels) to float32 (batch,
+        classes), or to a dict of feature maps.
+
+    Raises:
+        UsageError: an unknown head, raw images without their normalization, or a network without
+            such feature maps.
     """
+    if head not in HEADS:
+        raise UsageError(f"head is one of {', '.join(HEADS)}, not {head!r}.")
+    if input_dtype == "uint8" and not normalization:
+        raise UsageError("A model of uint8 images needs their normalization.")
+    if head == "features" and not plan.feature_blocks:
+        raise UsageError("The network has no feature map at a stride of 4, 8, 16 or 32.")
+    made = (builder or SubnetBuilder)(plan)
     first = plan.blocks[0]
     shape = (first.in_size, first.in_size, first.in_channels)
-    inputs = outputs = keras.Input(shape, batch_size=batch_size, name="image")
-    if normalization:
-        mean, std = (np.asarray(values, np.float32) for values in normalization)
-        outputs = layers.Rescaling((1 / std).tolist(), (-mean / std).tolist(), name="normalize")(
-            outputs
+    inputs = made.library.Input(shape, batch_size=batch_size, dtype=input_dtype, name="image")
+    outputs = made.normalize(inputs, *normalization) if normalization else inputs
+    if head == "features":
+        outputs = made.features(outputs)
+    else:
+        for block in plan.blocks:
+            outputs = made.add(block, outputs)
+    if head == "softmax":
+        outputs = made.layers.Softmax(name="softmax")(outputs)
+    return made.library.Model(inputs, outputs, name=name)
+
+
+def copy_weights(source: keras.Model, target: keras.Model) -> None:
+    """Gives each layer of a network the weights of the other's layer of the same name."""
+    for layer in target.layers:
+        if layer.weights:
+            layer.set_weights(source.get_layer(layer.name).get_weights())
+
+
+class SubnetBuilder:
+    """Adds the blocks of a Blueprint to a network, as the plain layers that they name.
+
+    Subclasses write some of it in another way, or in another version of Keras.
+
+    Args:
+        plan: the network.
+
+    Attributes:
+        library: where `layers`, `Input` and `Model` come from.
+    """
+
+    library = keras
+
+    def __init__(self, plan: Blueprint):
+        self.plan = plan
+        self.layers = self.library.layers
+
+    def normalize(self, inputs, mean: Sequence[float], std: Sequence[float]):
+        """Pixels with their means and standard deviations taken out, by channel."""
+        mean, std = (np.asarray(values, np.float32) for values in (mean, std))
+        scale, offset = (1 / std).tolist(), (-mean / std).tolist()
+        return self.layers.Rescaling(scale, offset, name="normalize")(inputs)
+
+    def features(self, inputs) -> dict:
+        """The last feature map of each stride, by name; what comes after them is not built."""
+        strides = {block.name: stride for stride, block in self.plan.feature_blocks.items()}
+        found, outputs = {}, inputs
+        for block in self.plan.backbone.blocks:
+            outputs = self.add(block, outputs)
+            if block.name in strides:
+                found[f"stride_{strides[block.name]}"] = outputs
+        return found
+
+    def add(self, block: blueprint.Block, inputs):
+        """The outputs of a block."""
+        return _BLOCKS[type(block)](self, block, inputs)
+
+    def activation(self, kind: str, inputs, name: str):
+        """An activation of a Blueprint, or "hard_sigmoid", as a layer of that name."""
+        return self.layers.Activation(_ACTIVATIONS.get(kind, kind), name=name)(inputs)
+
+    def conv(self, block: blueprint.Conv, inputs):
+        outputs = self._conv2d(
+            block, "conv", inputs, block.out_channels, block.kernel_size, block.stride
         )
-    for block in plan.blocks:
-        outputs = _BUILDERS[type(block)](block, plan, outputs)
-    return keras.Model(inputs, outputs, name=name)
+        if block.batch_norm:
+            outputs = self._batch_norm(block, "bn", outputs)
+        outputs = self._activation(block, "act", outputs)
+        if block.shortcut:
+            outputs = self.layers.Add(name=f"{block.name}_add")([outputs, inputs])
+        return outputs
 
+    def inverted_residual(self, block: blueprint.InvertedResidual, inputs):
+        outputs = inputs
+        if block.expand:
+            outputs = self._conv2d(block, "expand_conv", outputs, block.mid_channels)
+            outputs = self._batch_norm(block, "expand_bn", outputs)
+            outputs = self._activation(block, "expand_act", outputs)
+        outputs = self.depthwise(block, outputs)
+        outputs = self._activation(block, "depthwise_act", outputs)
+        if block.se_channels:
+            outputs = self._squeeze_excite(block, outputs)
+        outputs = self._conv2d(block, "project_conv", outputs, block.out_channels)
+        outputs = self._batch_norm(block, "project_bn", outputs)
+        if block.shortcut:
+            outputs = self.layers.Add(name=f"{block.name}_add")([outputs, inputs])
+        return outputs
 
-def _conv(block: blueprint.Conv, plan: Blueprint, inputs):
-    outputs = _conv2d(block, "conv", block.out_channels, block.kernel_size, block.stride)(inputs)
-    if block.batch_norm:
-        outputs = _batch_norm(block, "bn", plan)(outputs)
-    outputs = _activation(block, "act")(outputs)
-    if block.shortcut:
-        outputs = layers.Add(name=f"{block.name}_add")([outputs, inputs])
-    return outputs
+    def depthwise(self, block: blueprint.InvertedResidual, inputs):
+        """The depthwise convolution and its batch norm."""
+        outputs = self.layers.DepthwiseConv2D(
+            block.kernel_size,
+            block.stride,
+            padding=_padding(block.stride),
+            use_bias=False,
+            name=f"{block.name}_depthwise_conv",
+        )(self._padded(block, inputs, block.kernel_size, block.stride))
+        return self._batch_norm(block, "depthwise_bn", outputs)
 
+    def _squeeze_excite(self, block: blueprint.InvertedResidual, inputs):
+        layers, name = self.layers, block.name
+        gate = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_se_mean")(inputs)
+        gate = layers.Conv2D(block.se_channels, 1, name=f"{name}_se_reduce")(gate)
+        gate = self.activation("relu", gate, f"{name}_se_reduce_act")
+        gate = layers.Conv2D(block.mid_channels, 1, name=f"{name}_se_expand")(gate)
+        gate = self.activation("hard_sigmoid", gate, f"{name}_se_expand_act")
+        return layers.Multiply(name=f"{name}_se_scale")([inputs, gate])
 
-def _inverted_residual(block: blueprint.InvertedResidual, plan: Blueprint, inputs):
-    outputs = inputs
-    if block.expand:
-        outputs = _conv2d(block, "expand_conv", block.mid_channels)(outputs)
-        outputs = _batch_norm(block, "expand_bn", plan)(outputs)
-        outputs = _activation(block, "expand_act")(outputs)
-    outputs = layers.DepthwiseConv2D(
-        block.kernel_size,
-        block.stride,
-        padding=_padding(block.stride),
-        use_bias=False,
-        name=f"{block.name}_depthwise_conv",
-    )(_padded(outputs, block, block.kernel_size, block.stride))
-    outputs = _batch_norm(block, "depthwise_bn", plan)(outputs)
-    outputs = _activation(block, "depthwise_act")(outputs)
-    if block.se_channels:
-        gate = layers.GlobalAveragePooling2D(keepdims=True, name=f"{block.name}_se_mean")(outputs)
-        gate = _activated(block, "se_reduce", block.se_channels, "relu")(gate)
-        gate = _activated(block, "se_expand", block.mid_channels, "hard_sigmoid")(gate)
-        outputs = layers.Multiply(name=f"{block.name}_se_scale")([outputs, gate])
-    outputs = _conv2d(block, "project_conv", block.out_channels)(outputs)
-    outputs = _batch_norm(block, "project_bn", plan)(outputs)
-    if block.shortcut:
-        outputs = layers.Add(name=f"{block.name}_add")([outputs, inputs])
-    return outputs
+    def bottleneck(self, block: blueprint.Bottleneck, inputs):
+        outputs = self._conv2d(block, "reduce_conv", inputs, block.mid_channels)
+        outputs = self._batch_norm(block, "reduce_bn", outputs)
+        outputs = self._activation(block, "reduce_act", outputs)
+        outputs = self._conv2d(
+            block, "spatial_conv", outputs, block.mid_channels, block.kernel_size, block.stride
+        )
+        outputs = self._batch_norm(block, "spatial_bn", outputs)
+        outputs = self._activation(block, "spatial_act", outputs)
+        outputs = self._conv2d(block, "widen_conv", outputs, block.out_channels)
+        outputs = self._batch_norm(block, "widen_bn", outputs)
+        shortcut = inputs
+        if block.shortcut == "avg_pool_conv" and block.stride > 1:
+            shortcut = self.average_pool(block, inputs)
+        if block.shortcut != "identity":
+            stride = block.stride if block.shortcut == "conv" else 1
+            shortcut = self._conv2d(block, "shortcut_conv", shortcut, block.out_channels, 1, stride)
+            shortcut = self._batch_norm(block, "shortcut_bn", shortcut)
+        outputs = self.layers.Add(name=f"{block.name}_add")([outputs, shortcut])
+        return self._activation(block, "act", outputs)
 
-
-def _bottleneck(block: blueprint.Bottleneck, plan: Blueprint, inputs):
-    outputs = _conv2d(block, "reduce_conv", block.mid_channels)(inputs)
-    outputs = _batch_norm(block, "reduce_bn", plan)(outputs)
-    outputs = _activation(block, "reduce_act")(outputs)
-    outputs = _conv2d(block, "spatial_conv", block.mid_channels, block.kernel_size, block.stride)(
-        outputs
-    )
-    outputs = _batch_norm(block, "spatial_bn", plan)(outputs)
-    outputs = _activation(block, "spatial_act")(outputs)
-    outputs = _conv2d(block, "widen_conv", block.out_channels)(outputs)
-    outputs = _batch_norm(block, "widen_bn", plan)(outputs)
-    shortcut = inputs
-    if block.shortcut == "avg_pool_conv" and block.stride > 1:
-        shortcut = layers.AveragePooling2D(
+    def average_pool(self, block: blueprint.Bottleneck, inputs):
+        """The means that a shortcut takes over its stride."""
+        return self.layers.AveragePooling2D(
             block.stride, padding="same", name=f"{block.name}_shortcut_pool"
         )(inputs)
-    if block.shortcut != "identity":
-        stride = block.stride if block.shortcut == "conv" else 1
-        shortcut = _conv2d(block, "shortcut_conv", block.out_channels, 1, stride)(shortcut)
-        shortcut = _batch_norm(block, "shortcut_bn", plan)(shortcut)
-    outputs = layers.Add(name=f"{block.name}_add")([outputs, shortcut])
-    return _activation(block, "act")(outputs)
+
+    def max_pool(self, block: blueprint.MaxPool, inputs):
+        # Zeros at the border are never larger than what a ReLU gives.
+        padded = self._padded(block, inputs, block.kernel_size, block.stride)
+        return self.layers.MaxPooling2D(
+            block.kernel_size, block.stride, padding=_padding(block.stride), name=block.name
+        )(padded)
+
+    def global_pool(self, block: blueprint.GlobalPool, inputs):
+        return self.layers.GlobalAveragePooling2D(keepdims=True, name=block.name)(inputs)
+
+    def classifier(self, block: blueprint.Classifier, inputs):
+        layers, name = self.layers, block.name
+        outputs = layers.Flatten(name=f"{name}_flatten")(inputs)
+        outputs = layers.Dropout(block.dropout, name=f"{name}_dropout")(outputs)
+        return layers.Dense(block.out_channels, name=f"{name}_dense")(outputs)
+
+    def _conv2d(
+        self, block, suffix: str, inputs, filters: int, kernel_size: int = 1, stride: int = 1
+    ):
+        """A convolution without bias, padded by k // 2 on each side."""
+        return self.layers.Conv2D(
+            filters,
+            kernel_size,
+            stride,
+            padding=_padding(stride),
+            use_bias=False,
+            name=f"{block.name}_{suffix}",
+        )(self._padded(block, inputs, kernel_size, stride))
+
+    def _padded(self, block, inputs, kernel_size: int, stride: int):
+        """Padding of k // 2 on each side where Keras's "same" would pad less in front."""
+        pad = kernel_size // 2
+        if stride == 1 or pad == 0:
+            return inputs
+        return self.layers.ZeroPadding2D(pad, name=f"{block.name}_pad")(inputs)
+
+    def _batch_norm(self, block, suffix: str, inputs):
+        plan = self.plan
+        return self.layers.BatchNormalization(
+            momentum=plan.bn_momentum, epsilon=plan.bn_epsilon, name=f"{block.name}_{suffix}"
+        )(inputs)
+
+    def _activation(self, block, suffix: str, inputs):
+        return self.activation(block.activation, inputs, f"{block.name}_{suffix}")
 
 
-def _max_pool(block: blueprint.MaxPool, plan: Blueprint, inputs):
-    # Zeros at the border are never larger than what a ReLU gives.
-    padded = _padded(inputs, block, block.kernel_size, block.stride)
-    return layers.MaxPooling2D(
-        block.kernel_size, block.stride, padding=_padding(block.stride), name=block.name
-    )(padded)
-
-
-def _global_pool(block: blueprint.GlobalPool, plan: Blueprint, inputs):
-    return layers.GlobalAveragePooling2D(keepdims=True, name=block.name)(inputs)
-
-
-def _classifier(block: blueprint.Classifier, plan: Blueprint, inputs):
-    outputs = layers.Flatten(name=f"{block.name}_flatten")(inputs)
-    outputs = layers.Dropout(block.dropout, name=f"{block.name}_dropout")(outputs)
-    return layers.Dense(block.out_channels, name=f"{block.name}_dense")(outputs)
-
-
-_BUILDERS = {
-    blueprint.Conv: _conv,
-    blueprint.InvertedResidual: _inverted_residual,
-    blueprint.Bottleneck: _bottleneck,
-    blueprint.MaxPool: _max_pool,
-    blueprint.GlobalPool: _global_pool,
-    blueprint.Classifier: _classifier,
+_BLOCKS = {
+    blueprint.Conv: SubnetBuilder.conv,
+    blueprint.InvertedResidual: SubnetBuilder.inverted_residual,
+    blueprint.Bottleneck: SubnetBuilder.bottleneck,
+    blueprint.MaxPool: SubnetBuilder.max_pool,
+    blueprint.GlobalPool: SubnetBuilder.global_pool,
+    blueprint.Classifier: SubnetBuilder.classifier,
 }
-
-
-def _conv2d(block, suffix: str, filters: int, kernel_size: int = 1, stride: int = 1):
-    """A convolution without bias, padded by k // 2 on each side."""
-    conv = layers.Conv2D(
-        filters,
-        kernel_size,
-        stride,
-        padding=_padding(stride),
-        use_bias=False,
-        name=f"{block.name}_{suffix}",
-    )
-    return lambda inputs: conv(_padded(inputs, block, kernel_size, stride))
-
-
-def _padded(inputs, block, kernel_size: int, stride: int):
-    """Padding of k // 2 on each side where Keras's "same" would pad less in front."""
-    pad = kernel_size // 2
-    if stride == 1 or pad == 0:
-        return inputs
-    return layers.ZeroPadding2D(pad, name=f"{block.name}_pad")(inputs)
 
 
 def _padding(stride: int) -> str:
     return "same" if stride == 1 else "valid"
-
-
-def _activated(block, suffix: str, filters: int, activation: str):
-    """A 1x1 convolution with a bias and no batch norm, as squeeze-excite has them."""
-    return layers.Conv2D(filters, 1, activation=activation, name=f"{block.name}_{suffix}")
-
-
-def _batch_norm(block, suffix: str, plan: Blueprint):
-    return layers.BatchNormalization(
-        momentum=plan.bn_momentum, epsilon=plan.bn_epsilon, name=f"{block.name}_{suffix}"
-    )
-
-
-def _activation(block, suffix: str):
-    return layers.Activation(_ACTIVATIONS[block.activation], name=f"{block.name}_{suffix}")

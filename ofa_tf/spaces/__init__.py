@@ -13,6 +13,9 @@ _SPACES = {
     space.name: space for family in (mobilenet_v3, proxyless, resnet50) for space in family.SPACES
 }
 
+# These have their activation in their id: "ofa_mbv3_w1.0-swish".
+_VARIANTS = {space.name: space for space in mobilenet_v3.VARIANTS}
+
 # Under which their authors publish them.
 _PUBLISHED_NAMES = {
     "ofa_mbv3_d234_e346_k357_w1.0": "ofa_mbv3_w1.0",
@@ -23,17 +26,35 @@ _PUBLISHED_NAMES = {
 
 
 def list_spaces() -> list[str]:
-    """The ids that `get_space` knows."""
+    """The ids that `get_space` knows, without those that have another activation at their end."""
     return list(_SPACES)
 
 
-def get_space(name: str) -> SearchSpace:
+def get_space(name: str, activation: str | None = None) -> SearchSpace:
     """The search space of that id; the published long ids are known too.
 
+    Args:
+        name: the id. Those of MobileNetV3 can end in another activation: "ofa_mbv3_w1.0-swish".
+        activation: "swish" or "relu6" for the space of that ending; None for that of the name.
+
     Raises:
-        UsageError: no space has that id; the message lists the known ones.
+        UsageError: no space has that id, and the message lists the known ones; or the space
+            cannot have that activation.
     """
     name = _PUBLISHED_NAMES.get(name, name)
-    if name not in _SPACES:
-        raise UsageError(f"There is no search space {name!r}; known: {', '.join(_SPACES)}.")
-    return _SPACES[name]
+    space = _SPACES.get(name) or _VARIANTS.get(name)
+    if space is None:
+        endings = " or ".join(f"-{each}" for each in mobilenet_v3.ACTIVATIONS)
+        raise UsageError(
+            f"There is no search space {name!r}; known: {', '.join(_SPACES)}. Those of "
+            f"MobileNetV3 (ofa_mbv3_...) can have {endings} at the end, for that activation."
+        )
+    if activation is None or name.endswith(f"-{activation}"):
+        return space
+    if f"{name}-{activation}" not in _VARIANTS:
+        raise UsageError(
+            f"{name} cannot have the activation {activation!r} instead of its own; "
+            f"{' or '.join(mobilenet_v3.ACTIVATIONS)} can be chosen for "
+            f"{', '.join(each.name for each in mobilenet_v3.SPACES)}."
+        )
+    return _VARIANTS[f"{name}-{activation}"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import itertools
 from typing import NamedTuple
 
 
@@ -350,6 +351,24 @@ class Blueprint:
     def peak_activations(self) -> int:
         """The most tensor elements that are alive at once for one image."""
         return max(block.peak_activations for block in self.blocks)
+
+    @property
+    def feature_blocks(self) -> dict[int, Block]:
+        """The last block at each stride of 4, 8, 16 and 32 that the network has, by stride.
+
+        Their outputs are the feature pyramid of a backbone (arXiv 1612.03144).
+        """
+        sizes = {stride: -(-self.resolution // stride) for stride in (4, 8, 16, 32)}
+        trunk = itertools.takewhile(lambda block: block.out_size > 1, self.blocks)
+        last = {block.out_size: block for block in trunk}
+        return {stride: last[size] for stride, size in sizes.items() if size in last}
+
+    @property
+    def backbone(self) -> Blueprint:
+        """The network up to the last of its `feature_blocks`; without blocks where it has none."""
+        features = self.feature_blocks.values()
+        end = max(map(self.blocks.index, features)) + 1 if features else 0
+        return dataclasses.replace(self, blocks=self.blocks[:end])
 
     @property
     def elastic_blocks(self) -> tuple[InvertedResidual | Bottleneck, ...]:

@@ -10,6 +10,10 @@ from ofa_tf.spaces.blueprint import Block, Blueprint, Classifier, Conv, GlobalPo
 from ofa_tf.spaces.search_space import SearchSpace
 from ofa_tf.spaces.stages import Stage, elastic_stages, inverted_residual, stage_runs
 
+HARD_SWISH = "hard_swish"
+# What the networks of a space can have in its place: accelerators without it run these as a whole.
+ACTIVATIONS = ("swish", "relu6")
+
 
 @dataclasses.dataclass(frozen=True)
 class MobileNetV3:
@@ -23,6 +27,7 @@ class MobileNetV3:
         feature_mix_width: channels of the 1x1 convolution after it.
         width_mult: multiplies every width, before rounding to a multiple of 8.
         dropout: rate before the classifier.
+        activation: of all that has hard-swish as published, the stages' too; ReLU stays.
     """
 
     stem_width: int
@@ -32,6 +37,7 @@ class MobileNetV3:
     feature_mix_width: int
     width_mult: float = 1.0
     dropout: float = 0.1
+    activation: str = HARD_SWISH
 
     num_widths = 0
 
@@ -41,15 +47,15 @@ class MobileNetV3:
     def blueprint(self, arch: Arch, num_classes: int) -> Blueprint:
         """The plan of a canonical arch."""
         stem_width = self._width(self.stem_width)
-        stem = Conv("stem", arch.resolution, 3, stem_width, 3, self.stem_stride, "hard_swish")
+        stem = Conv("stem", arch.resolution, 3, stem_width, 3, self.stem_stride, self.activation)
         first = inverted_residual(
             "first", None, stem, stem_width, stem_width, 3, 1, "relu", False, expand=False
         )
-        blocks: list[Block] = [
-            stem,
-            first,
-            *elastic_stages(self.stages, arch, first, self.width_mult),
+        stages = [
+            stage._replace(activation=self.activation) if stage.activation == HARD_SWISH else stage
+            for stage in self.stages
         ]
+        blocks: list[Block] = [stem, first, *elastic_stages(stages, arch, first, self.width_mult)]
         blocks += self._head(blocks[-1], num_classes)
         return Blueprint(arch.resolution, tuple(blocks))
 
@@ -57,9 +63,9 @@ class MobileNetV3:
         wide = self._width(self.final_expand_width)
         mixed = self._width(self.feature_mix_width)
         return [
-            Conv("final_expand", last.out_size, last.out_channels, wide, 1, 1, "hard_swish"),
+            Conv("final_expand", last.out_size, last.out_channels, wide, 1, 1, self.activation),
             GlobalPool("pool", last.out_size, wide),
-            Conv("feature_mix", 1, wide, mixed, 1, 1, "hard_swish", batch_norm=False),
+            Conv("feature_mix", 1, wide, mixed, 1, 1, self.activation, batch_norm=False),
             Classifier("classifier", mixed, num_classes, self.dropout),
         ]
 
@@ -75,9 +81,9 @@ def _published(width_mult: float) -> MobileNetV3:
         stages=(
             Stage(24, 2, "relu", False),
             Stage(40, 2, "relu", True),
-            Stage(80, 2, "hard_swish", False),
-            Stage(112, 1, "hard_swish", True),
-            Stage(160, 2, "hard_swish", True),
+            Stage(80, 2, HARD_SWISH, False),
+            Stage(112, 1, HARD_SWISH, True),
+            Stage(160, 2, HARD_SWISH, True),
         ),
         final_expand_width=960,
         feature_mix_width=1280,
@@ -91,7 +97,7 @@ _CIFAR = MobileNetV3(
     stages=(
         Stage(24, 2, "relu", False, blocks=3),
         Stage(48, 2, "relu", True, blocks=3),
-        Stage(80, 2, "hard_swish", True, blocks=3),
+        Stage(80, 2, HARD_SWISH, True, blocks=3),
     ),
     final_expand_width=320,
     feature_mix_width=512,
@@ -103,7 +109,7 @@ _TINY = MobileNetV3(
     stages=(
         Stage(16, 1, "relu", False, blocks=2),
         Stage(24, 2, "relu", True, blocks=2),
-        Stage(40, 2, "hard_swish", True, blocks=2),
+        Stage(40, 2, HARD_SWISH, True, blocks=2),
     ),
     final_expand_width=128,
     feature_mix_width=160,
@@ -134,4 +140,15 @@ SPACES = (
         expand_ratios=(2, 3, 4),
         resolutions=(24, 28, 32),
     ),
+)
+
+
+def _with_activation(space: SearchSpace, activation: str) -> SearchSpace:
+    """The space with another activation, which its name tells."""
+    family = dataclasses.replace(space.family, activation=activation)
+    return dataclasses.replace(space, name=f"{space.name}-{activation}", family=family)
+
+
+VARIANTS = tuple(
+    _with_activation(space, activation) for space in SPACES for activation in ACTIVATIONS
 )

@@ -205,6 +205,17 @@ def test_another_space_is_refused(saved, target):
     check_refused(target, saved["ofa_resnet_tiny"][1], "missing", "surplus", "input_stem.0")
 
 
+@pytest.mark.parametrize("activation", ["swish", "relu6"])
+def test_another_activation_is_another_function(activation, saved, tmp_path):
+    """All tensors would fit, and the reference's supernet of that file would compute otherwise."""
+    supernet = Supernet(get_space("ofa_mbv3_tiny", activation), NUM_CLASSES)
+    told = f"ofa_mbv3_tiny-{activation} has no", "hard-swish", f"with {activation} the same weights"
+    check_refused(supernet, saved["ofa_mbv3_tiny"][1], *told)
+    with pytest.raises(UsageError, match="no PyTorch checkpoints"):
+        interop.save_checkpoint(supernet, tmp_path / "a.pth")
+    assert not (tmp_path / "a.pth").exists()
+
+
 def test_files_that_are_no_checkpoints_are_refused(target, tmp_path):
     path = tmp_path / "a.pth"
     check_refused(target, path, "no PyTorch file", "a.pth")

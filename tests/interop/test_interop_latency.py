@@ -117,6 +117,8 @@ def test_other_spaces_and_resolutions_are_refused(folder):
         LatencyTable.load(folder, cifar)
     with pytest.raises(UsageError, match=r"of ofa_resnet_tiny: \d+ blocks are missing: conv"):
         LatencyTable.load(folder, get_space("ofa_resnet_tiny"))
+    with pytest.raises(UsageError, match=r"of ofa_mbv3_tiny-swish: .* missing: .*-hs:0"):
+        LatencyTable.load(folder, get_space("ofa_mbv3_tiny-swish"))
     with pytest.raises(UsageError, match=r"for 24 to 24 pixels, not for \[32\]"):
         LatencyTable.load(folder / "24_lookup_table.yaml", TINY.restrict(resolutions=(32,)))
 

@@ -115,6 +115,19 @@ def test_largest_plan_keeps_its_names(name, tmp_path):
     assert read_net_config(tmp_path / "net.config") == plan
 
 
+@pytest.mark.parametrize("activation", ["swish", "relu6"])
+def test_another_activation_survives_the_file(activation, tmp_path):
+    """The reference has no swish and refuses it by its name; relu6 it has."""
+    space = get_space("ofa_mbv3_tiny", activation)
+    plan = space.blueprint(space.max())
+    write_net_config(plan, tmp_path)
+    assert read_net_config(tmp_path / "net.config") == plan
+    config = to_net_config(plan)
+    assert config["first_conv"]["act_func"] == config["feature_mix_layer"]["act_func"] == activation
+    used = {block["conv"]["act_func"] for block in config["blocks"]}
+    assert used == {"relu", activation}
+
+
 def test_depth_and_stem_of_a_resnet(tmp_path):
     space = get_space("ofa_resnet_tiny")
     smallest, largest = (space.blueprint(arch) for arch in (space.min(), space.max()))
@@ -295,7 +308,7 @@ REFUSED = [
     ),
     (_set(*FIRST, "name", "ConvLayer"), ["blocks[1]: conv", "ConvLayer", "MBConvLayer"]),
     (_set(*FIRST, "groups", 2), ["blocks[1]: conv", "groups is 2", "null"]),
-    (_set(*FIRST, "act_func", "swish"), ["blocks[1]: conv", "act_func", "swish", "h_swish"]),
+    (_set(*FIRST, "act_func", "mish"), ["blocks[1]: conv", "act_func", "mish", "h_swish"]),
     (_set(*FIRST, "act_func", ["relu"]), ["blocks[1]: conv", "act_func"]),
     (_set(*FIRST, "kernel_size", 4), ["blocks[1]: conv", "kernel_size is 4", "odd"]),
     (_set(*FIRST, "kernel_size", [3, 3]), ["blocks[1]: conv", "kernel_size is [3, 3]"]),
@@ -349,6 +362,7 @@ REFUSED_RESNETS = [
     (_set("input_stem", 1, "shortcut", None), ["input_stem[1]", "a layer and an IdentityLayer"]),
     (_set("input_stem", []), ["input_stem", "list"]),
     (_set("input_stem", 2, "act_func", "h_swish"), ["input_stem", "hard_swish", "negative"]),
+    (_set("input_stem", 2, "act_func", "swish"), ["input_stem", "'swish'", "negative"]),
     (_set("input_stem", 1, "conv", "out_channels", 8), ["input_stem[1]", "shortcut"]),
 ]
 

@@ -302,6 +302,8 @@ def test_only_published_spaces_have_checkpoints(tmp_path):
         if name not in published._CHECKPOINTS:
             with pytest.raises(UsageError, match=r"ofa_mbv3_w1\.0"):
                 download_checkpoint(name, tmp_path)
+    with pytest.raises(UsageError, match=r"of ofa_mbv3_w1\.0-swish is published"):
+        download_checkpoint("ofa_mbv3_w1.0-swish", tmp_path)
     with pytest.raises(UsageError, match="'nothing'"):
         download_checkpoint("nothing", tmp_path)
 

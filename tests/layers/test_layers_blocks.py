@@ -54,6 +54,10 @@ PLANS = {
         dataclasses.replace(LARGEST, se_channels=0, activation="relu"),
         {"mid_channels": 16, "kernel_size": 7},
     ),
+    "swish": (
+        dataclasses.replace(LARGEST, activation="swish"),
+        {"mid_channels": 16, "kernel_size": 5, "se_channels": 4},
+    ),
     "first": (
         dataclasses.replace(
             LARGEST, mid_channels=8, kernel_size=3, se_channels=0, expand=False, activation="relu"
@@ -91,11 +95,15 @@ def relu6(x):
     return np.clip(x, 0, 6)
 
 
+def swish(x):
+    return x / (1 + np.exp(-x))
+
+
 def hard_swish(x):
     return x * np.clip(x + 3, 0, 6) / 6
 
 
-ACTIVATIONS = {"relu": relu, "relu6": relu6, "hard_swish": hard_swish}
+ACTIVATIONS = {"relu": relu, "relu6": relu6, "swish": swish, "hard_swish": hard_swish}
 
 
 @pytest.fixture

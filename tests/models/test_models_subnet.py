@@ -14,9 +14,11 @@ from model_helpers import (
     every_family,
     make_archs,
     make_images,
+    spread,
 )
 
-from ofa_tf.models import Supernet, build_subnet
+from ofa_tf.errors import UsageError
+from ofa_tf.models import Supernet, build_subnet, copy_weights
 from ofa_tf.spaces import get_space, list_spaces
 
 MEAN, STD = (123.0, 116.0, 103.0), (58.0, 57.0, 60.0)
@@ -114,6 +116,76 @@ def test_normalization_equals_normalizing_before(supernet):
     model = supernet.subnet(arch, normalization=(MEAN, STD))
     assert deviation(model(pixels), expected) < 1e-4
     assert deviation(supernet.subnet(arch)(pixels), expected) > 0.01
+
+
+def test_raw_images_are_the_same_as_float_pixels(supernet):
+    arch, options = supernet.space.min(), {"normalization": (MEAN, STD)}
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 24, 24, 3), dtype=np.uint8)
+    expected = supernet.subnet(arch, **options)(pixels.astype(np.float32)).numpy()
+    assert spread(expected) > 0.01
+    model = supernet.subnet(arch, **options, input_dtype="uint8")
+    assert model.inputs[0].dtype == "uint8"
+    np.testing.assert_array_equal(model(pixels), expected)
+
+
+def test_raw_images_without_normalization_are_refused(supernet):
+    with pytest.raises(UsageError, match="uint8 images needs their normalization"):
+        supernet.subnet(supernet.space.min(), input_dtype="uint8")
+
+
+def test_a_softmax_head_gives_the_probabilities(supernet):
+    arch, images = supernet.space.min(), make_images(24, 4, seed=0)
+    logits = supernet.subnet(arch)(images).numpy()
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    expected = odds / odds.sum(axis=1, keepdims=True)
+    probabilities = supernet.subnet(arch, head="softmax")(images)
+    np.testing.assert_allclose(probabilities, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("family", TINY_SPACES)
+def test_a_backbone_gives_the_feature_maps_inside(family):
+    """The outputs of the networks that end with the last block of each stride."""
+    space = TINY_SPACES[family]
+    plan = space.blueprint(space.max(), NUM_CLASSES)
+    whole = build_subnet(plan)
+    rng = np.random.default_rng(0)
+    for variable in whole.trainable_variables:
+        variable.assign(variable + 0.1 * rng.normal(size=variable.shape))
+    backbone = build_subnet(plan, head="features")
+    copy_weights(whole, backbone)
+    images = make_images(plan.resolution, 2, seed=0)
+    found = backbone(images)
+    assert list(found) == [f"stride_{stride}" for stride in plan.feature_blocks]
+    for stride, block in plan.feature_blocks.items():
+        until = plan.blocks[: plan.blocks.index(block) + 1]
+        part = build_subnet(dataclasses.replace(plan, blocks=until))
+        copy_weights(whole, part)
+        maps = found[f"stride_{stride}"]
+        side = plan.resolution // stride
+        assert maps.shape == (2, side, side, block.out_channels)
+        assert np.ptp(maps) > 0.1
+        np.testing.assert_allclose(maps, part(images), rtol=1e-5, atol=1e-6)
+    # The classifier is not built, nor is what comes before it after the last map.
+    assert not any(layer.name.startswith("classifier") for layer in backbone.layers)
+
+
+def test_an_unknown_head_is_refused(supernet):
+    with pytest.raises(UsageError, match="logits, softmax, features, not 'probabilities'"):
+        supernet.subnet(supernet.space.min(), head="probabilities")
+
+
+def test_a_space_with_swish(supernet):
+    """Supernet and plain network compute the same; another function than with hard-swish."""
+    space = get_space("ofa_mbv3_tiny-swish")
+    other, images = Supernet(space, NUM_CLASSES), make_images(24, 4, seed=0)
+    for theirs, ours in zip(other.variables, supernet.variables, strict=True):
+        theirs.assign(ours.numpy())
+    for arch in make_archs(space, 4):
+        arch = dataclasses.replace(arch, resolution=24)
+        expected = other.subnet(arch)(images).numpy()
+        assert spread(expected) > 5e-3
+        assert deviation(other(images, arch), expected) < 1e-4
+        assert deviation(supernet(images, arch), expected) > 5e-3
 
 
 def test_name_and_a_fixed_batch(supernet):
