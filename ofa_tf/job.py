@@ -65,21 +65,37 @@ class Job:
     @functools.cached_property
     def data(self) -> ImageData:
         """Raises UsageError where the job has no images."""
+        return load_data(self.data_config, self.workdir)
+
+    @property
+    def data_config(self) -> dict[str, Any]:
+        """The settings of the images. Raises UsageError where the job has none."""
         if self.config["data"] is None:
             raise UsageError(
                 f"The job in {self.workdir.path} has no images, which this command needs: give "
                 "--data_dir or --dataset to ofa-import, with another --workdir."
             )
-        return load_data(self.config["data"], self.workdir)
+        return self.config["data"]
 
     @functools.cached_property
     def supernet(self) -> Supernet:
         """Raises UsageError where there is no checkpoint, FailureError where none can be read."""
         import_tensorflow()
         from ofa_tf.models import Supernet
-        from ofa_tf.training.checkpoints import CheckpointFolder
 
         supernet = Supernet(self.space, len(self.class_names))
+        self.load_weights(supernet)
+        return supernet
+
+    def load_weights(self, supernet: Supernet) -> None:
+        """Takes over the newest weights, into a supernet that was made elsewhere.
+
+        Raises:
+            UsageError: there is no checkpoint.
+            FailureError: none can be read, or they are of another network.
+        """
+        from ofa_tf.training.checkpoints import CheckpointFolder
+
         state = CheckpointFolder(self.workdir.checkpoints).load_newest(weights=supernet.variables)
         if state is None:
             raise UsageError(
@@ -87,7 +103,6 @@ class Job:
             )
         if not state.get("finished"):
             _log.warning("The training in %s is not finished.", self.workdir.path)
-        return supernet
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -141,6 +156,37 @@ class Job:
                 )
         return found["subnets"]
 
+    def chosen_subnet(self, name: str) -> dict:
+        """The one of `chosen_subnets` that has this name. Raises UsageError where none has."""
+        subnets = {row["name"]: row for row in self.chosen_subnets()}
+        if name not in subnets:
+            raise UsageError(
+                f"{self.workdir.search_result} has no subnet {name!r}; it has "
+                f"{', '.join(subnets) or 'none'}."
+            )
+        return subnets[name]
+
+    def finetuned(self, name: str) -> Job:
+        """A chosen subnet as ofa-finetune left it: a job of its own, with this one's images.
+
+        Its supernet has the shapes of this one's, but was trained for this subnet alone.
+
+        Raises:
+            UsageError: the subnet was not chosen, or not fine-tuned to the end, or since then the
+                supernet was trained on or another arch was chosen.
+        """
+        arch = self.space.arch(self.chosen_subnet(name)["arch"])
+        tuned = _FinetunedJob(self, name)
+        import_tensorflow()
+        from ofa_tf.training.finetuning import check_origin, is_finished
+
+        check_origin(tuned.workdir, self.supernet, arch)
+        if not is_finished(tuned.workdir):
+            raise UsageError(
+                f"The fine-tuning in {tuned.workdir.path} is not finished. Run ofa-finetune again."
+            )
+        return tuned
+
     def latency_table(
         self, target: str = "host", threads: int = 1, precision: str = "float32"
     ) -> LatencyTable:
@@ -153,6 +199,18 @@ class Job:
                 f"{path} is missing. Run ofa-latency --workdir={self.workdir.path} first."
             )
         return LatencyTable.load(path, self.space, precision)
+
+
+class _FinetunedJob(Job):
+    """A fine-tuned subnet of a job, whose images it shares."""
+
+    def __init__(self, job: Job, name: str):
+        super().__init__(job.workdir.finetuned(name))
+        self._job = job
+
+    @property
+    def data(self) -> ImageData:
+        return self._job.data
 
 
 def load_data(config: dict, workdir: Workdir) -> ImageData:

@@ -23,6 +23,12 @@ class Workdir:
         path: the folder.
     """
 
+    _NO_JOB = "holds no job. Run ofa-train or ofa-import with this --workdir first"
+    _GO_ON = (
+        "Give another --workdir, or the same settings to go on with it; in ofa-train the "
+        "recipe may change with --allow_recipe_change"
+    )
+
     def __init__(self, path: str | os.PathLike):
         self.path = pathlib.Path(path)
         self.config_file = self.path / "config.json"
@@ -52,6 +58,10 @@ class Workdir:
     def latency_table(self, target: str, threads: int, precision: str) -> pathlib.Path:
         """The latency table of a target, with so many threads."""
         return self.path / f"latency_{target}_{precision}_{threads}t.json"
+
+    def finetuned(self, name: str) -> Workdir:
+        """The folder in which a subnet of this job is fine-tuned."""
+        return _FinetunedWorkdir(self.path / "finetuned" / name)
 
     def start(self, config: dict[str, Any], allow_recipe_change: bool = False) -> None:
         """Records the settings of a job, or checks that they are those of the job that is here.
@@ -90,9 +100,7 @@ class Workdir:
         if len(different) > len(named):
             named.append(f"{len(different) - len(named)} more")
         raise UsageError(
-            f"{self.path} holds a job with other settings: {'; '.join(named)}. "
-            "Give another --workdir, or the same settings to go on with it; in ofa-train the "
-            "recipe may change with --allow_recipe_change."
+            f"{self.path} holds a job with other settings: {'; '.join(named)}. {self._GO_ON}."
         )
 
     def config(self) -> dict[str, Any]:
@@ -103,9 +111,7 @@ class Workdir:
             FailureError: the settings are damaged.
         """
         if not self.config_file.exists():
-            raise UsageError(
-                f"{self.path} holds no job. Run ofa-train or ofa-import with this --workdir first."
-            )
+            raise UsageError(f"{self.path} {self._NO_JOB}.")
         config = read_json(self.config_file)
         missing = _SETTINGS - set(config)
         if missing:
@@ -114,6 +120,16 @@ class Workdir:
                 "Restore it from a copy."
             )
         return config
+
+
+class _FinetunedWorkdir(Workdir):
+    """The folder of a fine-tuned subnet, within that of its job."""
+
+    _NO_JOB = "holds no fine-tuned subnet. Run ofa-finetune first"
+    _GO_ON = (
+        "Give the same settings to go on with it, remove the folder to begin anew, or let the "
+        "recipe change with --allow_recipe_change"
+    )
 
 
 def _recipe_and_others(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

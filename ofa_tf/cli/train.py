@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
-from ofa_tf.cli import common
+from ofa_tf.cli import common, recipe_flags
 from ofa_tf.errors import UsageError
 from ofa_tf.job import load_data
 from ofa_tf.quiet import import_tensorflow
@@ -21,12 +21,21 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
     flags.DEFINE_string("space", "ofa_mbv3_w1.0", "Search space; a wrong name lists all.")
+    flags.DEFINE_enum(
+        "activation",
+        None,
+        ["swish", "relu6"],
+        "In place of hard-swish, in the spaces of MobileNetV3: --space=NAME-ACTIVATION, in short.",
+    )
     common.define_data()
-    _define_recipe_flags()
-    _define_run_flags()
+    _define_schedule_flags()
+    recipe_flags.define_run()
+    flags.DEFINE_list(
+        "eval_resolutions", None, "At these pixels; by default the least and the most trained."
+    )
 
 
-def _define_recipe_flags() -> None:
+def _define_schedule_flags() -> None:
     flags.DEFINE_enum(
         "schedule",
         "progressive",
@@ -44,65 +53,9 @@ def _define_recipe_flags() -> None:
         "smallest and 2 random ones.",
     )
     flags.DEFINE_list("resolutions", None, "Pixels, drawn per step; all of the space by default.")
-    flags.DEFINE_integer("batch_size", 128, "Images per step, over all replicas.", lower_bound=1)
-    flags.DEFINE_integer("accumulation_steps", 1, "Micro-batches per step and replica.", 1)
-    flags.DEFINE_float("momentum", 0.9, "Of Nesterov SGD.", 0.0, 1.0)
-    flags.DEFINE_float("weight_decay", 3e-5, "On kernels only.", 0.0)
-    flags.DEFINE_float(
-        "clip_norm", None, "Largest norm of the gradients, 0 for any; the sandwich's default is 1."
-    )
-    flags.DEFINE_float("ema_decay", 0.0, "Of the moving average of the weights; 0 for none.")
-    flags.DEFINE_float("label_smoothing", 0.1, "Share of a label spread over all.", 0.0, 1.0)
-    flags.DEFINE_float("kd_ratio", 1.0, "Weight of the teacher's loss.", 0.0)
-    flags.DEFINE_enum(
-        "kd_loss",
-        "cross_entropy",
-        ["cross_entropy", "mse"],
-        "Distance to the teacher: of probabilities, or of logits.",
-    )
-    flags.DEFINE_enum(
-        "precision",
-        "float32",
-        ["float32", "bfloat16", "float16"],
-        "Of the computation: bfloat16 for CPUs and TPUs, float16 for GPUs.",
-    )
-    flags.DEFINE_float("crop_scale_min", 0.08, "Least share of the image in a random crop.", 0, 1)
-    flags.DEFINE_float("brightness", 32 / 255, "Random brightness.", 0.0, 1.0)
-    flags.DEFINE_float("saturation", 0.5, "Random saturation.", 0.0, 1.0)
-    flags.DEFINE_integer("randaugment_layers", 0, "RandAugment's operations per image.", 0)
-    flags.DEFINE_float("randaugment_magnitude", 9.0, "Their strength.", 0.0, 10.0)
-    flags.DEFINE_float("mixup_alpha", 0.0, "Of mixup's Beta distribution; 0 for none.", 0.0)
+    recipe_flags.define_recipe()
     flags.DEFINE_string(
         "init", None, "Checkpoint to start from, e.g. DIR/checkpoints/phase_kernel.npz."
-    )
-
-
-def _define_run_flags() -> None:
-    flags.DEFINE_enum(
-        "strategy",
-        "one_device",
-        ["one_device", "mirrored", "multi_worker", "tpu"],
-        "One device, all GPUs of this host, workers by TF_CONFIG, or a TPU.",
-    )
-    flags.DEFINE_string("tpu", "", "Name or address of the TPU.")
-    flags.DEFINE_enum(
-        "elastic",
-        "slice",
-        ["slice", "mask"],
-        "Compute what is active, or the largest shapes with zeros in them (for XLA and TPUs).",
-    )
-    flags.DEFINE_bool("xla", False, "Compile with XLA; with --elastic=mask.")
-    flags.DEFINE_bool("deterministic", False, "The same weights, bit for bit, in every run.")
-    flags.DEFINE_bool("allow_recipe_change", False, "Go on with another recipe.")
-    flags.DEFINE_float("checkpoint_minutes", 2.0, "Time between checkpoints.", 0.0)
-    flags.DEFINE_integer("keep_checkpoints", 2, "Newest checkpoints that are kept.", 1)
-    flags.DEFINE_integer("eval_epochs", 1, "Corner subnets are evaluated every so many epochs.", 1)
-    flags.DEFINE_integer("eval_images", None, "On so many images; all held out by default.", 1)
-    flags.DEFINE_list(
-        "eval_resolutions", None, "At these pixels; by default the least and the most trained."
-    )
-    flags.DEFINE_integer(
-        "max_skipped_steps", 20, "Steps in a row without finite gradients that end the run.", 1
     )
 
 
@@ -110,23 +63,14 @@ def train() -> None:
     """Trains, or goes on training, the job that FLAGS describe."""
     from ofa_tf.spaces import get_space
 
-    space = get_space(FLAGS.space)  # before TensorFlow's slow import, so that a typo ends fast
+    # Before TensorFlow's slow import, so that a typo ends fast.
+    space = get_space(FLAGS.space, FLAGS.activation)
+    FLAGS.space = space.name  # which the next steps of ofa-quickstart compare with the job's
     import_tensorflow()
-    import tensorflow as tf
-
-    from ofa_tf.training.strategy import (
-        chief_first,
-        is_chief,
-        lost_worker_told,
-        make_strategy,
-        skip_graph_optimizer,
-    )
+    from ofa_tf.training.strategy import chief_first, is_chief, lost_worker_told
 
     recipe = _recipe(space)
-    if FLAGS.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    strategy = make_strategy(FLAGS.strategy, FLAGS.tpu)
-    skip_graph_optimizer()
+    strategy = recipe_flags.start_strategy()
     workdir = common.workdir()
     data_config = common.data_config()
     with chief_first(strategy):
@@ -157,7 +101,7 @@ def _trainer(space, data, recipe, workdir, strategy):
 
     from ofa_tf.models import Supernet
     from ofa_tf.training.calibration import SubnetEvaluator
-    from ofa_tf.training.trainer import RunSettings, Trainer
+    from ofa_tf.training.trainer import Trainer
 
     keras.utils.set_random_seed(FLAGS.seed)
     with strategy.scope():
@@ -172,13 +116,8 @@ def _trainer(space, data, recipe, workdir, strategy):
         eval_crop=FLAGS.eval_crop,
         strategy=strategy,
     )
-    settings = RunSettings(
-        checkpoint_minutes=FLAGS.checkpoint_minutes,
-        keep_checkpoints=FLAGS.keep_checkpoints,
-        eval_epochs=FLAGS.eval_epochs,
-        eval_resolutions=tuple(common.whole_numbers("eval_resolutions")),
-        max_skipped_steps=FLAGS.max_skipped_steps,
-        xla=FLAGS.xla,
+    settings = recipe_flags.run_settings(
+        eval_resolutions=tuple(common.whole_numbers("eval_resolutions"))
     )
     return Trainer(
         supernet, data, recipe, workdir, evaluator, settings, strategy=strategy, init=FLAGS.init
@@ -187,7 +126,6 @@ def _trainer(space, data, recipe, workdir, strategy):
 
 def _recipe(space):
     """The recipe that FLAGS describe, checked."""
-    from ofa_tf.data import Augmentation
     from ofa_tf.training.phases import SANDWICH, SCHEDULES, Phase
     from ofa_tf.training.recipe import Recipe
 
@@ -208,33 +146,15 @@ def _recipe(space):
         strict=True,
     )
     resolutions = common.whole_numbers("resolutions") or space.resolutions
-    clip_norm = FLAGS.clip_norm
-    if clip_norm is None:
-        clip_norm = 1.0 if sandwich else 0.0
+    settings = recipe_flags.recipe_settings(FLAGS.flip)
+    if FLAGS.clip_norm is None and sandwich:
+        settings["clip_norm"] = 1.0
     return Recipe(
         phases=tuple(Phase(*column) for column in columns),
-        batch_size=FLAGS.batch_size,
         # Checked to be of the space.
         resolutions=space.restrict(resolutions=resolutions).resolutions,
-        momentum=FLAGS.momentum,
-        weight_decay=FLAGS.weight_decay,
-        label_smoothing=FLAGS.label_smoothing,
-        kd_ratio=FLAGS.kd_ratio,
-        kd_loss=FLAGS.kd_loss,
-        clip_norm=clip_norm,
-        accumulation_steps=FLAGS.accumulation_steps,
-        ema_decay=FLAGS.ema_decay,
-        mixup_alpha=FLAGS.mixup_alpha,
-        precision=FLAGS.precision,
-        augmentation=Augmentation(
-            FLAGS.crop_scale_min,
-            flip=FLAGS.flip is not False,
-            brightness=FLAGS.brightness,
-            saturation=FLAGS.saturation,
-            randaugment_layers=FLAGS.randaugment_layers,
-            randaugment_magnitude=FLAGS.randaugment_magnitude,
-        ),
         seed=FLAGS.seed,
+        **settings,
     )
 
 

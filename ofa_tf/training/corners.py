@@ -1,4 +1,4 @@
-"""The corner subnets of a space, whose accuracies tell how a training goes."""
+"""The subnets whose accuracies tell how a training goes: mostly the corners of its space."""
 
 from __future__ import annotations
 
@@ -6,6 +6,20 @@ import itertools
 from collections.abc import Sequence
 
 from ofa_tf.spaces import Arch, SearchSpace
+from ofa_tf.training.phases import Phase
+from ofa_tf.training.recipe import Recipe
+
+
+def watched_archs(
+    recipe: Recipe, phase: Phase, space: SearchSpace, resolutions: Sequence[int]
+) -> dict[str, Arch]:
+    """The subnets that a phase evaluates, by name, from the smallest to the largest.
+
+    They are the corners of what it opens at these resolutions; when fine-tuning, the one subnet.
+    """
+    if recipe.arch:
+        return {"subnet": recipe.arch}
+    return corner_archs(phase.restrict(space), resolutions)
 
 
 def corner_archs(space: SearchSpace, resolutions: Sequence[int]) -> dict[str, Arch]:

@@ -22,6 +22,7 @@ _OPEN = {
 }
 PHASE_NAMES = tuple(_OPEN)  # of progressive shrinking, in order
 SANDWICH = "sandwich"
+FINETUNE = "finetune"  # of one subnet, alone
 # The phases that a schedule runs by default.
 SCHEDULES = {"progressive": PHASE_NAMES, SANDWICH: (SANDWICH,)}
 
@@ -30,7 +31,9 @@ class Teacher(enum.Enum):
     """Whose probabilities the subnets of a phase learn from, besides or instead of the labels."""
 
     NONE = enum.auto()
-    LARGEST = enum.auto()  # the largest net as the first phase left it (arXiv 1908.09791)
+    # The largest net as the first phase left it (arXiv 1908.09791); for fine-tuning, as it is in
+    # the trained supernet.
+    LARGEST = enum.auto()
     IN_PLACE = enum.auto()  # the largest net of the same step (arXiv 2003.11142)
 
 
@@ -39,8 +42,9 @@ class Phase:
     """One stage of training.
 
     Args:
-        name: one of PHASE_NAMES, which decides the choices that are open, or SANDWICH, which
-            opens all and trains the largest, the smallest and random subnets in every step.
+        name: one of PHASE_NAMES, which decides the choices that are open; SANDWICH, which opens
+            all and trains the largest, the smallest and random subnets in every step; or
+            FINETUNE, which trains the recipe's one arch.
         epochs: passes over the training images, warm-up included.
         base_lr: peak learning rate for 64 images a step; it grows linearly with the batch.
         warmup_epochs: epochs of linear warm-up; then the rate falls as a half cosine.
@@ -57,9 +61,9 @@ class Phase:
     subnets_per_step: int = 1
 
     def __post_init__(self):
-        if self.name not in (*_OPEN, SANDWICH):
-            known = ", ".join((*_OPEN, SANDWICH))
-            raise UsageError(f"There is no phase {self.name!r}; known: {known}.")
+        known = (*_OPEN, SANDWICH, FINETUNE)
+        if self.name not in known:
+            raise UsageError(f"There is no phase {self.name!r}; known: {', '.join(known)}.")
         positive = (self.epochs, self.base_lr, self.subnets_per_step)
         if not all(0 < value < math.inf for value in positive):  # NaN is not either
             raise UsageError(
@@ -75,6 +79,11 @@ class Phase:
             raise UsageError(
                 "Phase sandwich trains the largest and the smallest net in every step: "
                 f"subnets_per_step is at least 2, not {self.subnets_per_step}."
+            )
+        if self.name == FINETUNE and self.subnets_per_step != 1:
+            raise UsageError(
+                "Phase finetune trains one subnet: subnets_per_step is 1, not "
+                f"{self.subnets_per_step}."
             )
 
     def restrict(self, space: SearchSpace) -> SearchSpace:
@@ -107,7 +116,7 @@ class Phase:
 
 def open_choices(phase_name: str, space: SearchSpace) -> SearchSpace:
     """The part of a space that is trained when a phase has ended."""
-    if phase_name == SANDWICH:
+    if phase_name in (SANDWICH, FINETUNE):
         return space
     depth, kernel, expand = _OPEN[phase_name]
     counts = {"depths": depth, "kernel_sizes": kernel, "expand_ratios": expand, "widths": expand}

@@ -7,7 +7,8 @@ from typing import Any
 
 from ofa_tf.data import Augmentation
 from ofa_tf.errors import UsageError
-from ofa_tf.training.phases import PHASE_NAMES, SANDWICH, Phase
+from ofa_tf.spaces import Arch
+from ofa_tf.training.phases import FINETUNE, PHASE_NAMES, SANDWICH, Phase
 
 KD_LOSSES = ("cross_entropy", "mse")
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -18,7 +19,8 @@ class Recipe:
     """A training run in numbers.
 
     Args:
-        phases: phases of progressive shrinking in their order, or the sandwich phase alone.
+        phases: phases of progressive shrinking in their order, or the sandwich phase or the
+            finetune phase alone.
         batch_size: images per step, over all replicas.
         resolutions: sides of the images in pixels, one of them drawn per step.
         momentum: of Nesterov SGD.
@@ -35,6 +37,7 @@ class Recipe:
         precision: of the computation; weights stay float32. float16 scales the loss.
         augmentation: of the training images.
         seed: of the weights, images, subnets and dropout.
+        arch: the subnet that phase finetune trains, at its one resolution; else None.
 
     Raises:
         UsageError: naming the field that is out of range, or phases that do not go together.
@@ -55,15 +58,18 @@ class Recipe:
     precision: str = "float32"
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
     seed: int = 0
+    arch: Arch | None = None
 
     def __post_init__(self):
         names = [phase.name for phase in self.phases]
         in_order = [name for name in PHASE_NAMES if name in names]
-        if names != [SANDWICH] and (not names or names != in_order):
+        alone = names in ([SANDWICH], [FINETUNE])
+        if not alone and (not names or names != in_order):
             raise UsageError(
-                f"phases keep the order {', '.join(PHASE_NAMES)}, or are {SANDWICH} alone; "
-                f"got {', '.join(names) or 'none'}."
+                f"phases keep the order {', '.join(PHASE_NAMES)}, or are {SANDWICH} or {FINETUNE} "
+                f"alone; got {', '.join(names) or 'none'}."
             )
+        self._check_arch()
         for field, choices in (("kd_loss", KD_LOSSES), ("precision", PRECISIONS)):
             if getattr(self, field) not in choices:
                 raise UsageError(
@@ -81,11 +87,31 @@ class Recipe:
             if not 0 <= getattr(self, field) < float("inf"):
                 raise UsageError(f"{field} is 0 or more, not {getattr(self, field)}.")
 
+    def _check_arch(self) -> None:
+        is_finetuning = self.phases[0].name == FINETUNE
+        if is_finetuning != (self.arch is not None):
+            raise UsageError(
+                f"arch goes with phase {FINETUNE}, which trains it; got the arch {self.arch} with "
+                f"phase {self.phases[0].name}."
+            )
+        if self.arch and tuple(self.resolutions) != (self.arch.resolution,):
+            raise UsageError(
+                f"resolutions is the arch's own, {self.arch.resolution}, not "
+                f"{', '.join(map(str, self.resolutions))}."
+            )
+
     @property
     def dtype_policy(self) -> str:
         """The Keras dtype policy of the supernet."""
-        return "float32" if self.precision == "float32" else f"mixed_{self.precision}"
+        return dtype_policy(self.precision)
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return dataclasses.asdict(self)
+        """Ready for JSON; "arch" in the published spelling, and only where there is one."""
+        settings = dataclasses.asdict(self)
+        del settings["arch"]
+        return settings | ({"arch": self.arch.to_dict()} if self.arch else {})
+
+
+def dtype_policy(precision: str) -> str:
+    """The Keras dtype policy for one of PRECISIONS."""
+    return "float32" if precision == "float32" else f"mixed_{precision}"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from ofa_tf.spaces import Arch, SearchSpace
-from ofa_tf.training.phases import SANDWICH, Phase
+from ofa_tf.training.phases import FINETUNE, SANDWICH, Phase
 
 
-def step_archs(phase: Phase, space: SearchSpace, seed: int, step: int) -> list[Arch]:
+def step_archs(
+    phase: Phase, space: SearchSpace, seed: int, step: int, arch: Arch | None = None
+) -> list[Arch]:
     """The subnets of a step.
 
     Args:
@@ -16,7 +18,10 @@ def step_archs(phase: Phase, space: SearchSpace, seed: int, step: int) -> list[A
         space: the space as the phase opens it (`phase.restrict`).
         seed: of the run.
         step: of the run.
+        arch: the one subnet of the finetune phase.
     """
+    if phase.name == FINETUNE:
+        return [arch]
     always = [space.max(), space.min()] if phase.name == SANDWICH else []
     num_random = phase.subnets_per_step - len(always)
     codes = space.sample_codes(num_random, np.random.default_rng((seed, step)))

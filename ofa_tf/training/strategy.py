@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterable, Iterator
 
 import tensorflow as tf
@@ -119,6 +120,33 @@ def lost_worker_told(strategy: tf.distribute.Strategy) -> Iterator[None]:
             "The workers could not start together; one of them may have ended. Start all of them "
             f"again. ({(error.message or str(error)).strip().splitlines()[0]})"
         ) from error
+
+
+@contextlib.contextmanager
+def step_errors_told(
+    strategy: tf.distribute.Strategy, what_failed: Callable[[], str]
+) -> Iterator[None]:
+    """Around training steps: what TensorFlow raises is one failure that says what to do.
+
+    Raises:
+        FailureError: an image cannot be read, another worker ended, a device failed.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        advice = "Run the same command again to go on from the newest checkpoint"
+        if num_workers(strategy) > 1:
+            advice = f"Another worker may have ended. {advice}, on all workers"
+        raise FailureError(f"{what_failed()}: {_reason(error)}. {advice}.") from error
+
+
+def _reason(error: tf.errors.OpError) -> str:
+    """The line of TensorFlow's message that says what happened, without where in the graph."""
+    text = re.sub(r"\{\{.*?\}\}", "", error.message or str(error))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    where = ("Graph execution error", "Detected at node", "<stack traces", "File ")
+    told = [line for line in lines if not line.startswith(where)]
+    return (told or lines)[0].rstrip(".:")
 
 
 def local_replicas(strategy: tf.distribute.Strategy) -> range:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import logging
 import os
 import pathlib
-import re
-import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -24,27 +21,31 @@ from ofa_tf.models import Supernet
 from ofa_tf.spaces import Arch
 from ofa_tf.training import checkpoints
 from ofa_tf.training.calibration import SubnetEvaluator
-from ofa_tf.training.corners import corner_archs
+from ofa_tf.training.corners import watched_archs
+from ofa_tf.training.interruptions import SIGNALS, SignalWatch, heed
 from ofa_tf.training.metrics import EpochSummary, MetricsLog
 from ofa_tf.training.optimizer import Optimizer
-from ofa_tf.training.phases import PHASE_NAMES, SANDWICH, Phase, Teacher, open_choices
+from ofa_tf.training.phases import (
+    FINETUNE,
+    PHASE_NAMES,
+    SANDWICH,
+    Phase,
+    Teacher,
+    open_choices,
+)
 from ofa_tf.training.recipe import Recipe
 from ofa_tf.training.sampler import mixup_share, step_archs
 from ofa_tf.training.sorting import sort_channels
 from ofa_tf.training.step import TrainStep
-from ofa_tf.training.strategy import distributed_batches, is_chief, num_workers
+from ofa_tf.training.strategy import (
+    distributed_batches,
+    is_chief,
+    num_workers,
+    step_errors_told,
+)
 from ofa_tf.workdir import Workdir
 
 _log = logging.getLogger(__name__)
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class Interrupted(KeyboardInterrupt):
-    """SIGINT or SIGTERM came; the step was finished and saved. `exit_code` is 128 + signal."""
-
-    def __init__(self, signal_number: int):
-        super().__init__(signal.Signals(signal_number).name)
-        self.exit_code = 128 + signal_number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +84,7 @@ class _Position:
 
 
 class Trainer:
-    """Progressive shrinking (arXiv 1908.09791) or the sandwich rule (arXiv 2003.11142).
+    """Progressive shrinking (arXiv 1908.09791), the sandwich rule (arXiv 2003.11142), fine-tuning.
 
     Args:
         supernet: trained in place; made within the strategy's scope.
@@ -95,6 +96,8 @@ class Trainer:
         strategy: where it runs; the present one by default.
         init: a checkpoint of an earlier phase to start from. The teacher is the largest net's
             checkpoint beside it.
+        largest: the trained supernet whose largest net teaches, and with whose weights phase
+            finetune begins. By default the workdir's checkpoint of the largest net.
 
     Raises:
         UsageError: the recipe's batch, resolutions or phases do not fit the rest.
@@ -111,6 +114,7 @@ class Trainer:
         *,
         strategy: tf.distribute.Strategy | None = None,
         init: str | os.PathLike | None = None,
+        largest: Supernet | None = None,
     ):
         self.supernet = supernet
         self.data = data
@@ -122,7 +126,7 @@ class Trainer:
         self.init = init
         self.is_chief = is_chief(self.strategy)
         self.steps_per_epoch = data.steps_per_epoch(recipe.batch_size)
-        self.largest: Supernet | None = None
+        self.largest = largest
         self._check()
         with self.strategy.scope():
             self.optimizer = self._make_optimizer()
@@ -132,7 +136,7 @@ class Trainer:
         self._train_steps: dict[tuple[Teacher, bool], TrainStep] = {}
         self._restored: tuple[_Position, str | None] | None = None
         self._saved = time.monotonic()
-        self._signal: int | None = None
+        self._signals = SignalWatch()
 
     def _check(self) -> None:
         recipe, replicas = self.recipe, self.strategy.num_replicas_in_sync
@@ -143,9 +147,12 @@ class Trainer:
             )
         # Checked to be of the space.
         self.supernet.space.restrict(resolutions=self._eval_resolutions)
-        if recipe.phases[0].name not in (PHASE_NAMES[0], SANDWICH) and self.init is None:
+        first = recipe.phases[0].name
+        if first == FINETUNE and self.largest is None:
+            raise UsageError("Phase finetune begins with a trained supernet: give it as largest.")
+        if first not in (PHASE_NAMES[0], SANDWICH, FINETUNE) and self.init is None:
             raise UsageError(
-                f"phases begin with {recipe.phases[0].name}, so the weights of an earlier phase "
+                f"phases begin with {first}, so the weights of an earlier phase "
                 f"are needed: give its checkpoint as init, or begin with {PHASE_NAMES[0]}."
             )
         on_tpu = isinstance(self.strategy, tf.distribute.TPUStrategy)
@@ -185,7 +192,7 @@ class Trainer:
             self.restore()
         (position, before), self._restored = self._restored, None
         phases = self._phases_from(position.phase)
-        with self._signals_heeded(), self._device_errors_told(position):
+        with self._signals, step_errors_told(self.strategy, lambda: _place(position)):
             self._metrics = self._open_metrics(position)
             for phase in phases:
                 if phase.name != position.phase:
@@ -220,11 +227,20 @@ class Trainer:
         )
         first = self.recipe.phases[0].name
         if state is None:
-            return _Position(first), self._load_init(first) if self.init else None
+            return _Position(first), self._begin(first)
         if not state["has_average"]:
             self.optimizer.start_average()
         place = {field.name: state[field.name] for field in dataclasses.fields(_Position)}
         return _Position(**place), None
+
+    def _begin(self, first_phase: str) -> str | None:
+        """Takes over the weights that a fresh run begins with, if any; gives their phase."""
+        if first_phase == FINETUNE:
+            trained = self.largest.variables
+            for variable, value in zip(self.supernet.variables, trained, strict=True):
+                variable.assign(value.numpy())
+            return PHASE_NAMES[-1]
+        return self._load_init(first_phase) if self.init else None
 
     def _load_init(self, first_phase: str) -> str:
         """Takes over the weights of an earlier phase, and its teacher; gives the phase's name."""
@@ -273,20 +289,9 @@ class Trainer:
         accuracies = self._evaluate(phase, position, "after")
         position.ended = True
         self._save(position)
-        names = list(accuracies)
-        smallest, largest = names[0], names[-1]
-        self._tell(
-            "Phase %s done; accuracy on %d %s images: largest (%s) %.1f %%, smallest (%s) %.1f %%.",
-            phase.name,
-            self.evaluator.num_images,
-            self.evaluator.split,
-            largest,
-            100 * accuracies[largest],
-            smallest,
-            100 * accuracies[smallest],
-        )
+        self._tell(phase, accuracies)
         # Several workers stop together, so a signal that came later waits for the next step.
-        self._heed(asked if num_workers(self.strategy) > 1 else self._asks())
+        heed(asked[1:] if num_workers(self.strategy) > 1 else self._signals.counts())
 
     def _train(self, phase: Phase, position: _Position) -> Sequence[int]:
         """The steps of a phase from `position` on, which moves with them.
@@ -300,7 +305,7 @@ class Trainer:
         train_step = self._train_step(phase, batches.element_spec)
         epoch = EpochSummary(batch_size)
         skipped_in_row = 0
-        asked: Sequence[int] = [0] * (1 + len(_SIGNALS))
+        asked: Sequence[int] = [0] * (1 + len(SIGNALS))
         bar = tqdm(
             total=steps * batch_size,
             initial=position.phase_step * batch_size,
@@ -313,7 +318,7 @@ class Trainer:
             while position.phase_step < steps:
                 with epoch.waiting():
                     batch = next(batches)
-                archs = step_archs(phase, space, recipe.seed, position.step)
+                archs = step_archs(phase, space, recipe.seed, position.step, recipe.arch)
                 rate = phase.learning_rate(position.phase_step, self.steps_per_epoch, batch_size)
                 result = train_step(
                     batch,
@@ -340,7 +345,7 @@ class Trainer:
                 asked = result.asked
                 if any(asked) and not is_last:
                     self._save(position)
-                    self._heed(asked)
+                    heed(asked[1:])
         return asked
 
     def _batches(self, first_step: int):
@@ -405,13 +410,14 @@ class Trainer:
                 self._evaluate(phase, position, f"epoch {number:g}")
 
     def _evaluate(self, phase: Phase, position: _Position, when: str) -> dict[str, float]:
-        """Accuracies of the phase's corner subnets, by name, from the smallest to the largest."""
-        corners = corner_archs(phase.restrict(self.supernet.space), self._eval_resolutions)
-        bar = tqdm(corners.items(), f"{phase.name} corners", leave=False, disable=not self.is_chief)
+        """Accuracies of the subnets that are watched, by name, from the smallest to the largest."""
+        archs = watched_archs(self.recipe, phase, self.supernet.space, self._eval_resolutions)
+        title = f"{phase.name} accuracy"
+        bar = tqdm(archs.items(), title, leave=False, disable=not self.is_chief)
         accuracies = {}
         for name, arch in bar:
             # One worker may stop early; the checkpoint after the phase comes after its evaluation.
-            if self._signal and when != "after" and num_workers(self.strategy) == 1:
+            if self._signals.came and when != "after" and num_workers(self.strategy) == 1:
                 return accuracies
             accuracies[name] = self.evaluator.accuracy(arch)
         self._write(position, phase=phase.name, when=when, accuracy=accuracies)
@@ -426,11 +432,20 @@ class Trainer:
         if self._metrics:
             self._metrics.write(position.step, **row)
 
-    def _tell(self, message: str, *args) -> None:
+    def _tell(self, phase: Phase, accuracies: dict[str, float]) -> None:
+        """Says that a phase is done, and how accurate its largest and smallest subnets are."""
+        names = list(accuracies)
+        ends = {f"largest ({names[-1]}) ": names[-1], f"smallest ({names[0]}) ": names[0]}
+        if len(names) == 1:
+            ends = {"": names[0]}
+        told = ", ".join(f"{end}{100 * accuracies[name]:.1f} %" for end, name in ends.items())
+        count, split = self.evaluator.num_images, self.evaluator.split
         if self.is_chief:
-            _log.info(message, *args)
+            _log.info(
+                "Phase %s done; accuracy on %d %s images: %s.", phase.name, count, split, told
+            )
 
-    # -- checkpoints, signals, divergence -------------------------------------------------------
+    # -- checkpoints, divergence ----------------------------------------------------------------
 
     def _save(self, position: _Position) -> None:
         """All workers take part, since statistics are averaged over them; the chief writes."""
@@ -460,41 +475,7 @@ class Trainer:
     def _asks(self) -> list[int]:
         """What this worker asks of all: to save, or to stop for a signal."""
         due = time.monotonic() - self._saved > 60 * self.settings.checkpoint_minutes
-        return [int(due and self.is_chief), *(int(self._signal == number) for number in _SIGNALS)]
-
-    def _heed(self, asked: Sequence[int]) -> None:
-        """Stops where a signal came, on whichever worker."""
-        for number, count in zip(_SIGNALS, asked[1:], strict=True):
-            if count:
-                raise Interrupted(number)
-
-    @contextlib.contextmanager
-    def _device_errors_told(self, position: _Position) -> Iterator[None]:
-        """Within the block, what TensorFlow raises is one failure that says what to do."""
-        try:
-            yield
-        except tf.errors.OpError as error:
-            advice = "Run the same command again to go on from the newest checkpoint"
-            if num_workers(self.strategy) > 1:
-                advice = f"Another worker may have ended. {advice}, on all workers"
-            raise FailureError(
-                f"Phase {position.phase} failed at step {position.phase_step}: {_reason(error)}. "
-                f"{advice}."
-            ) from error
-
-    @contextlib.contextmanager
-    def _signals_heeded(self) -> Iterator[None]:
-        """Within the block, SIGINT and SIGTERM let the step be finished and saved."""
-        handlers = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-
-    def _on_signal(self, signal_number: int, _frame) -> None:
-        self._signal = signal_number
-        _log.info("Finishing the step and saving; this run can be continued.")
+        return [int(due and self.is_chief), *self._signals.counts()]
 
     def _diverged(
         self, phase: Phase, position: _Position, rate: float, archs: Sequence[Arch], count: int
@@ -509,10 +490,5 @@ class Trainer:
         )
 
 
-def _reason(error: tf.errors.OpError) -> str:
-    """The line of TensorFlow's message that says what happened, without where in the graph."""
-    text = re.sub(r"\{\{.*?\}\}", "", error.message or str(error))
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    where = ("Graph execution error", "Detected at node", "<stack traces", "File ")
-    told = [line for line in lines if not line.startswith(where)]
-    return (told or lines)[0].rstrip(".:")
+def _place(position: _Position) -> str:
+    return f"Phase {position.phase} failed at step {position.phase_step}"

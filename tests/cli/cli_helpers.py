@@ -26,6 +26,7 @@ COMMANDS = (
     "latency",
     "predictor",
     "search",
+    "finetune",
     "export",
     "import",
     "report",

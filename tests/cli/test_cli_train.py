@@ -169,7 +169,7 @@ def test_another_recipe_goes_on_where_it_is_allowed(job, images):
 FORMS = {
     "sandwich": (
         *("--schedule=sandwich", "--phases=sandwich", "--precision=bfloat16"),
-        *("--subnets_per_step=3", "--mixup_alpha=0.4"),
+        *("--subnets_per_step=3", "--mixup_alpha=0.4", "--activation=swish"),
     ),
     "mask": ("--elastic=mask", "--xla", "--clip_norm=0.5", "--kd_loss=mse", "--phases=largest"),
     "float16": (
@@ -200,8 +200,24 @@ def test_every_form_of_training_trains(form, images, tmp_path):
     assert has - {"weights", "velocities"} == (
         {"average", "loss_scale"} if form == "float16" else set()
     )
+    config = json.loads((workdir / "config.json").read_text())
+    assert config["space"] == "ofa_mbv3_tiny" + "-swish" * (form == "sandwich")
     ended = run("eval", f"--workdir={workdir}", "--arch=smallest")
     assert ended.code == 0, ended.err
+
+
+def test_an_activation_that_a_space_cannot_have():
+    args = ["--space=ofa_proxyless_w1.3", "--activation=relu6", "--workdir=x"]
+    ended = run("train", *args)
+    assert_one_message(ended, 2, "ofa_proxyless_w1.3 cannot have the activation 'relu6'")
+    ended = run("train", "--activation=gelu", "--workdir=x")
+    assert_one_message(ended, 2, "--activation=gelu", "swish")
+
+
+def test_a_job_keeps_its_activation(trained, images):
+    args = ["train", *TRAIN, "--activation=relu6", f"--data_dir={images}", f"--workdir={trained}"]
+    told = "--space was ofa_mbv3_tiny, is ofa_mbv3_tiny-relu6"
+    assert_one_message(run(*args), 2, told)
 
 
 def test_a_second_run_retrains_nothing(trained, images):

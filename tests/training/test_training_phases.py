@@ -11,9 +11,10 @@ from training_helpers import PLAIN, TINY, recipe
 
 from ofa_tf.errors import UsageError
 from ofa_tf.spaces import get_space
-from ofa_tf.training.corners import corner_archs
-from ofa_tf.training.phases import PHASE_NAMES, SANDWICH, SCHEDULES, Phase, Teacher
+from ofa_tf.training.corners import corner_archs, watched_archs
+from ofa_tf.training.phases import FINETUNE, PHASE_NAMES, SANDWICH, SCHEDULES, Phase, Teacher
 from ofa_tf.training.recipe import Recipe
+from ofa_tf.training.sampler import step_archs
 
 W1 = get_space("ofa_mbv3_w1.0")
 OPEN = {  # depths, kernel sizes, expand ratios: the table of arXiv 1908.09791
@@ -81,6 +82,40 @@ def test_sorting_and_distillation_by_phase():
     ]
 
 
+def test_fine_tuning_is_of_one_subnet_that_learns_from_the_largest():
+    phase = Phase(FINETUNE, 1, 0.1)
+    assert (phase.teacher, phase.widens) == (Teacher.LARGEST, False)
+    arch = TINY.restrict(resolutions=[28]).min()
+    made = recipe(phase, resolutions=(28,), arch=arch)
+    for step in range(3):
+        assert step_archs(phase, TINY, 0, step, made.arch) == [arch]
+    assert watched_archs(made, phase, TINY, (28,)) == {"subnet": arch}
+    other = recipe(Phase("kernel", 1, 0.1))
+    found = watched_archs(other, other.phases[0], TINY, (24,))
+    assert found == corner_archs(Phase("kernel", 1, 0.1).restrict(TINY), (24,))
+
+
+def test_the_arch_is_part_of_a_recipe_where_there_is_one():
+    arch = TINY.restrict(resolutions=[28]).min()
+    made = recipe(Phase(FINETUNE, 1, 0.1), resolutions=(28,), arch=arch)
+    assert json.loads(json.dumps(made.to_dict()))["arch"] == arch.to_dict()
+    assert "arch" not in recipe(Phase("kernel", 1, 0.1)).to_dict()  # as those of older jobs
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "expected"),
+    [
+        (FINETUNE, {}, "arch goes with phase finetune, which trains it; got the arch None with"),
+        ("kernel", {"arch": TINY.min()}, "with phase kernel."),
+        (FINETUNE, {"arch": TINY.min()}, "resolutions is the arch's own, 24, not 24, 32."),
+    ],
+)
+def test_an_arch_that_does_not_fit_is_refused(name, changes, expected):
+    with pytest.raises(UsageError) as error:
+        recipe(Phase(name, 1, 0.1), **changes)
+    assert expected in str(error.value)
+
+
 def test_the_sandwich_opens_all():
     assert Phase(SANDWICH, 1, 0.1, subnets_per_step=2).restrict(W1).num_subnets == W1.num_subnets
     assert SCHEDULES == {"progressive": PHASE_NAMES, "sandwich": ("sandwich",)}
@@ -122,6 +157,7 @@ def test_a_phase_has_at_least_one_step():
         ({"base_lr": -0.1}, "not 5, -0.1"),
         ({"subnets_per_step": 0}, "subnets_per_step, not 5, 0.1 and 0"),
         ({"name": "sandwich"}, "subnets_per_step is at least 2, not 1"),
+        ({"name": "finetune", "subnets_per_step": 2}, "subnets_per_step is 1, not 2"),
         ({"warmup_epochs": 6}, "warmup_epochs is from 0 to its 5 epochs, not 6"),
         ({"warmup_epochs": -1}, "not -1"),
         ({"warmup_epochs": float("nan")}, "not nan"),
@@ -142,14 +178,15 @@ def test_bad_phase_is_refused(changes, expected):
         ["largest", "kernel", "kernel"],
         ["largest", "sandwich"],
         ["sandwich", "sandwich"],
+        ["expand2", "finetune"],
     ],
 )
 def test_bad_order_of_phases_is_refused(names):
     with pytest.raises(UsageError) as error:
-        recipe(*(Phase(name, 1, 0.1, subnets_per_step=2) for name in names))
+        recipe(*(Phase(name, 1, 0.1, subnets_per_step=1 + (name == SANDWICH)) for name in names))
     message = str(error.value)
     assert message.startswith("phases keep the order largest, kernel, depth1, depth2, expand1,")
-    assert message.endswith(f"or are sandwich alone; got {', '.join(names) or 'none'}.")
+    assert message.endswith(f"or are sandwich or finetune alone; got {', '.join(names) or 'none'}.")
 
 
 @pytest.mark.parametrize(

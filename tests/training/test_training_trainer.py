@@ -19,10 +19,11 @@ from ofa_tf.errors import FailureError, UsageError
 from ofa_tf.models import Supernet
 from ofa_tf.training import checkpoints
 from ofa_tf.training.corners import corner_archs
+from ofa_tf.training.interruptions import Interrupted
 from ofa_tf.training.phases import PHASE_NAMES, Phase
 from ofa_tf.training.sorting import sort_channels
 from ofa_tf.training.step import StepResult
-from ofa_tf.training.trainer import Interrupted, Trainer
+from ofa_tf.training.trainer import Trainer
 
 STEPS_PER_EPOCH = 9  # of 144 images in batches of 16
 
