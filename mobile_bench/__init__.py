@@ -4,7 +4,7 @@
     for measurement in mobile_bench.measure(["a.tflite", "b.tflite"]):
         print(measurement.model, measurement.timings.median_us, measurement.verdict.valid)
 
-The runtime is loaded by a process of its own, never by the caller's.
+The runtime that is timed is loaded by a process of its own, never by the caller's.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 
 from mobile_bench.errors import FailureError, MeasureError, UsageError
-from mobile_bench.results import Measurement, Settings
+from mobile_bench.results import Delegation, Measurement, Settings
 from mobile_bench.rows import read_rows
 
 __all__ = [
+    "Delegation",
     "FailureError",
     "MeasureError",
     "Measurement",
     "Settings",
     "UsageError",
+    "delegation",
     "measure",
     "read_rows",
 ]
@@ -100,3 +102,23 @@ def measure(
         progress=progress,
         on_result=on_result,
     )
+
+
+def delegation(model: str | os.PathLike[str], *, threads: int = 1) -> Delegation:
+    """Tells what this host's runtime hands to its XNNPACK delegate, without timing anything.
+
+    The runtime is loaded by the caller's own process.
+
+    Args:
+        model: Path of a .tflite file.
+        threads: Threads of the runtime.
+
+    Raises:
+        FailureError: The runtime refuses the file.
+    """
+    from mobile_bench.host_worker import LoadedModel, ModelError
+
+    try:
+        return Delegation(**LoadedModel(os.fspath(model), threads, "xnnpack").delegation())
+    except ModelError as error:
+        raise FailureError(f"{os.fspath(model)}: {error}") from error

@@ -17,6 +17,7 @@ __all__ = [
     "interop",
     "list_spaces",
     "load_job",
+    "load_subnet",
     "search",
 ]
 
@@ -26,6 +27,8 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("ofa_tf.models").Supernet
     if name == "load_job":
         return importlib.import_module("ofa_tf.job").load_job
+    if name == "load_subnet":
+        return importlib.import_module("ofa_tf.export.load").load_subnet
     if name in ("interop", "search"):
         return importlib.import_module(f"ofa_tf.{name}")
     raise AttributeError(f"module 'ofa_tf' has no attribute {name!r}")

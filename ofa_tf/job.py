@@ -188,17 +188,21 @@ class Job:
         return tuned
 
     def latency_table(
-        self, target: str = "host", threads: int = 1, precision: str = "float32"
+        self,
+        target: str = "host",
+        threads: int = 1,
+        precision: str = "float32",
+        form: str = "cpu",
     ) -> LatencyTable:
         """The table that ofa-latency measured. Raises UsageError where there is none."""
         from ofa_tf.search import LatencyTable
 
-        path = self.workdir.latency_table(target, threads, precision)
+        path = self.workdir.latency_table(target, threads, precision, form)
         if not path.exists():
             raise UsageError(
                 f"{path} is missing. Run ofa-latency --workdir={self.workdir.path} first."
             )
-        return LatencyTable.load(path, self.space, precision)
+        return LatencyTable.load(path, self.space, precision, form)
 
 
 class _FinetunedJob(Job):

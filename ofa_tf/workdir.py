@@ -55,9 +55,12 @@ class Workdir:
         """The weights that a phase of training left."""
         return self.checkpoints / f"phase_{name}.npz"
 
-    def latency_table(self, target: str, threads: int, precision: str) -> pathlib.Path:
+    def latency_table(
+        self, target: str, threads: int, precision: str, form: str = "cpu"
+    ) -> pathlib.Path:
         """The latency table of a target, with so many threads."""
-        return self.path / f"latency_{target}_{precision}_{threads}t.json"
+        files = precision if form == "cpu" else f"{precision}_{form}"
+        return self.path / f"latency_{target}_{files}_{threads}t.json"
 
     def finetuned(self, name: str) -> Workdir:
         """The folder in which a subnet of this job is fine-tuned."""

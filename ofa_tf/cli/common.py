@@ -115,6 +115,17 @@ def define_target() -> None:
     flags.DEFINE_enum(
         "tflite_precision", "float32", ["float32", "int8"], "Of the files that are timed, or sized."
     )
+    define_form()
+
+
+def define_form() -> None:
+    flags.DEFINE_enum(
+        "form",
+        "cpu",
+        ["cpu", "plain"],
+        "Of .tflite files: cpu is what XNNPACK runs fastest; plain has an operation for each "
+        "layer, for GPUs and NPUs.",
+    )
 
 
 # The flags whose values are settings of a job's images.
@@ -180,8 +191,8 @@ def workdir() -> Workdir:
 
 
 def latency_file(workdir: Workdir) -> pathlib.Path:
-    """The latency table of --target, --threads and --tflite_precision."""
-    return workdir.latency_table(FLAGS.target, FLAGS.threads, FLAGS.tflite_precision)
+    """The latency table of --target, --threads, --tflite_precision and --form."""
+    return workdir.latency_table(FLAGS.target, FLAGS.threads, FLAGS.tflite_precision, FLAGS.form)
 
 
 def numbers(flag: str) -> list[float]:

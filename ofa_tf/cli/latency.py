@@ -25,7 +25,7 @@ from ofa_tf.cli import common
 from ofa_tf.errors import UsageError
 from ofa_tf.job import Job
 from ofa_tf.quiet import import_tensorflow
-from ofa_tf.spaces import SearchSpace, get_space
+from ofa_tf.spaces import Blueprint, SearchSpace, get_space
 from ofa_tf.workdir import Workdir
 
 if TYPE_CHECKING:
@@ -95,7 +95,6 @@ def _measure(
 ) -> LatencyTable:
     """Measures with a progress bar each for conversions and measurements."""
     import_tensorflow()
-    from ofa_tf.data import MEAN, STD
     from ofa_tf.search import build_latency_table
 
     with contextlib.ExitStack() as stack:
@@ -106,7 +105,7 @@ def _measure(
         return build_latency_table(
             space,
             num_classes,
-            convert=_converter(FLAGS.tflite_precision),
+            convert=_converter(FLAGS.tflite_precision, FLAGS.form),
             measure=functools.partial(
                 mobile_bench.measure,
                 target=FLAGS.target,
@@ -117,8 +116,8 @@ def _measure(
                 warmup_min_secs=FLAGS.latency_min_secs / 2,
             ),
             path=path,
-            normalization=(MEAN, STD),
             precision=FLAGS.tflite_precision,
+            form=FLAGS.form,
             resolutions=resolutions,
             rounds=FLAGS.latency_rounds,
             num_fit=FLAGS.fit_subnets,
@@ -127,23 +126,36 @@ def _measure(
         )
 
 
-def _converter(precision: str) -> Callable[[keras.Model], bytes]:
-    """Converts models as ofa-export does, but int8 ones calibrated on made-up inputs.
+def _converter(precision: str, form: str) -> Callable[[Blueprint, bool], bytes]:
+    """Converts networks as ofa-export does, but int8 ones calibrated on made-up inputs.
 
     Input and output of an int8 model are int8, so that no op at its border converts numbers.
     """
-    from ofa_tf.export import convert
+    from ofa_tf.data import MEAN, STD
+    from ofa_tf.export import Interface, convert_subnet
+    from ofa_tf.models import build_subnet
 
-    def made(model: keras.Model) -> bytes:
-        if precision != "int8":
-            return convert(model, precision)
-        shape = (_NUM_CALIBRATION, *model.input_shape[1:])
-        rng = np.random.default_rng(0)
-        takes_images = shape[-1] == 3
+    def made(plan: Blueprint, takes_images: bool) -> bytes:
+        interface = Interface((MEAN, STD), "pixels" if takes_images else "float32")
+        model = build_subnet(plan, batch_size=1, **interface.build_options)
+        shape, rng = (_NUM_CALIBRATION, *model.input_shape[1:]), np.random.default_rng(0)
         inputs = rng.uniform(0, 255, shape) if takes_images else rng.normal(size=shape)
-        return convert(model, precision, inputs.astype(np.float32))
+        if precision == "int8":
+            _normalize_activations(model, inputs)
+        return convert_subnet(model, plan, interface, precision, inputs, form=form)
 
     return made
+
+
+def _normalize_activations(model: keras.Model, inputs: np.ndarray) -> None:
+    """Sets the statistics of batch norm to those of the inputs.
+
+    With fresh ones, the activations of deep networks die, and a delegate refuses their scales.
+    """
+    for layer in model.layers:
+        if hasattr(layer, "moving_variance"):
+            layer.momentum = 0.0
+    model(inputs, training=True)
 
 
 def _summary(table: LatencyTable) -> str:

@@ -94,6 +94,7 @@ def _settings(inputs: Inputs) -> dict[str, Any]:
         **inputs.sources,
         "scenarios": scenarios or FLAGS.num_budgets,
         "precision": FLAGS.tflite_precision,
+        "form": FLAGS.form,
         "effort": FLAGS.effort,
         "seed": FLAGS.search_seed,
     }

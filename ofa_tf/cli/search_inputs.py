@@ -77,7 +77,7 @@ def gather(workdir: Workdir) -> Inputs:
     num_classes = len(job.class_names) if job else _num_classes(tables)
     measures: dict[str, Measure] = dict(tables)
     for name in names - set(tables):
-        measures[name] = block_measure(name, space, num_classes, FLAGS.tflite_precision)
+        measures[name] = block_measure(name, space, num_classes, FLAGS.tflite_precision, FLAGS.form)
     for scenario in scenarios:
         for name, limit in scenario.limits.items():
             check_reachable(space, name, measures[name], limit)
@@ -152,7 +152,7 @@ def _needed_table_path(job: Job | None) -> pathlib.Path:
 def _table(path: pathlib.Path, space: SearchSpace, job: Job | None) -> LatencyTable:
     from ofa_tf.search import LatencyTable
 
-    table = LatencyTable.load(path, space, FLAGS.tflite_precision)
+    table = LatencyTable.load(path, space, FLAGS.tflite_precision, FLAGS.form)
     if job and table.num_classes != len(job.class_names):
         common.log.warning(
             "The latency table %s is of networks with %d classes, the job has %d.",

@@ -14,6 +14,8 @@ from typing import Any
 import tensorflow as tf
 
 from ofa_tf.errors import FailureError, UsageError
+from ofa_tf.export.formats import FORMS
+from ofa_tf.export.interface import Interface
 from ofa_tf.files import read_json, write_json
 from ofa_tf.spaces import Arch, Blueprint, SearchSpace
 
@@ -28,24 +30,28 @@ class SubnetSpec:
         name: what to call it; also the name of the Keras model.
         plan: the network.
         class_names: one per output, in order.
-        normalization: mean and standard deviation per channel on pixels from 0 to 255, which the
-            exported models apply themselves.
+        interface: what goes into the exported models and what comes out.
         fingerprint: stands for all else that decides the card: the supernet's weights, and the
             images of the batch-norm recalibration, the int8 calibration and the evaluation.
         space_name: id of the search space that it comes from; None for a network of its own.
         arch: its arch in that space.
+        form: of the TFLite files, one of FORMS.
+        batch_size: of the TFLite files.
 
     Raises:
-        UsageError: the name is empty or has a slash, or there is not one class name per output.
+        UsageError: the name is empty or has a slash, there is not one class name per output, or
+            the form is unknown, or the batch empty.
     """
 
     name: str
     plan: Blueprint
     class_names: tuple[str, ...]
-    normalization: tuple[tuple[float, ...], tuple[float, ...]]
+    interface: Interface
     fingerprint: str
     space_name: str | None = None
     arch: Arch | None = None
+    form: str = "cpu"
+    batch_size: int = 1
 
     @classmethod
     def of_arch(
@@ -54,13 +60,14 @@ class SubnetSpec:
         space: SearchSpace,
         arch: Arch | dict,
         class_names: Sequence[str],
-        normalization: tuple[Sequence[float], Sequence[float]],
+        interface: Interface,
         fingerprint: str,
+        **options,
     ) -> SubnetSpec:
         """A subnet of a space. Raises UsageError too where the arch is not in the space."""
         arch, class_names = space.arch(arch), tuple(class_names)
-        plan = space.blueprint(arch, len(class_names))
-        return cls(name, plan, class_names, normalization, fingerprint, space.root.name, arch)
+        plan, origin = space.blueprint(arch, len(class_names)), space.root.name
+        return cls(name, plan, class_names, interface, fingerprint, origin, arch, **options)
 
     def __post_init__(self):
         if not self.name or "/" in self.name:  # Keras refuses these too
@@ -70,38 +77,50 @@ class SubnetSpec:
                 f"{self.name} has {self.plan.num_classes} outputs, but there are "
                 f"{len(self.class_names)} class names."
             )
+        if self.form not in FORMS:
+            raise UsageError(f"form is one of {', '.join(FORMS)}, not {self.form!r}.")
+        if self.batch_size < 1:
+            raise UsageError(f"batch_size is at least 1, not {self.batch_size}.")
         object.__setattr__(self, "class_names", tuple(self.class_names))
-        mean, std = (tuple(map(float, values)) for values in self.normalization)
-        object.__setattr__(self, "normalization", (mean, std))
 
     def describe(self) -> dict[str, Any]:
         """The part of the card that does not depend on the files, ready for JSON."""
-        plan, (mean, std) = self.plan, self.normalization
-        side = plan.resolution
+        plan, interface = self.plan, self.interface
         return {
             "name": self.name,
             "space": self.space_name,
             "arch": self.arch and self.arch.to_dict(),
             "fingerprint": self.fingerprint,
-            "resolution": side,
+            "resolution": plan.resolution,
             "macs": plan.macs,
             "params": plan.params,
             "classes": list(self.class_names),
+            "form": self.form,
             "input": {
                 "name": "image",
-                "shape": [1, side, side, 3],
-                "dtype": "float32",
+                "shape": [self.batch_size, plan.resolution, plan.resolution, 3],
+                "dtype": interface.dtype,
                 "channels": "RGB",
-                "value_range": [0, 255],
-                "normalization": {"inside_model": True, "mean": list(mean), "std": list(std)},
+                **_pixels(interface),
             },
             "output": {
-                "name": "logits",
-                "shape": [1, plan.num_classes],
+                "name": interface.output_name,
+                "shape": [self.batch_size, plan.num_classes],
                 "dtype": "float32",
-                "meaning": "logits, one per class in the order of labels.txt",
+                "meaning": f"{interface.output_name}, one per class in the order of labels.txt",
             },
         }
+
+
+def _pixels(interface: Interface) -> dict[str, Any]:
+    """How pixels from 0 to 255 are normalized: inside the models, or before."""
+    mean, std = (list(values) for values in interface.normalization)
+    if interface.input == "float32":
+        return {"normalization": {"inside_model": False, "mean": mean, "std": std}}
+    return {
+        "value_range": [0, 255],
+        "normalization": {"inside_model": True, "mean": mean, "std": std},
+    }
 
 
 def load_card(folder: pathlib.Path, spec: SubnetSpec) -> dict[str, Any]:
@@ -126,13 +145,19 @@ def save_card(folder: pathlib.Path, card: dict[str, Any]) -> None:
 
 
 def describe_file(path: pathlib.Path) -> dict[str, Any]:
-    """Name, size and hash of a file. Raises OSError where it cannot be read."""
-    content = path.read_bytes()
-    return {
-        "file": path.name,
-        "bytes": len(content),
-        "sha256": hashlib.sha256(content).hexdigest(),
-    }
+    """Name, size and hash of a file, or of a folder with all its files.
+
+    Raises OSError where one cannot be read.
+    """
+    digest, size = hashlib.sha256(), 0
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    for file in files:
+        content = file.read_bytes()
+        size += len(content)
+        if file != path:
+            digest.update(f"{file.relative_to(path).as_posix()} {len(content)} ".encode())
+        digest.update(content)
+    return {"file": path.name, "bytes": size, "sha256": digest.hexdigest()}
 
 
 def versions() -> dict[str, str]:

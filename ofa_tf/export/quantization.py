@@ -1,4 +1,4 @@
-"""Post-training quantization to int8, and the images that calibrate it."""
+"""What sets a converter to each precision, and the images that calibrate it."""
 
 from __future__ import annotations
 
@@ -9,35 +9,74 @@ import tensorflow as tf
 
 from ofa_tf.errors import UsageError
 
+# "float16": weights; "dynamic": int8 weights, activations quantized as they come; "int8": weights
+# and activations; "int16x8": int8 weights, int16 activations.
+PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8")
 
-def quantize_to_int8(
+# Those whose activations have scales from calibration images.
+CALIBRATED = ("int8", "int16x8")
+
+
+def set_precision(
     converter: tf.lite.TFLiteConverter,
-    calibration_images: Sequence[np.ndarray] | np.ndarray | None,
-    shape: tuple[int, ...],
+    precision: str,
+    calibration_images: np.ndarray | None = None,
+    integer: str = "int8",
 ) -> None:
-    """Sets a converter to int8 throughout: input, output, every op; a weight scale per channel.
+    """Sets a converter to a precision.
+
+    The ranges of the calibration images decide the scales of all activations; weights have a
+    scale per channel. A file of "int8" takes and gives `integer`s, the others floats.
 
     Args:
         converter: not yet run.
-        calibration_images: float32 (n, *shape), as the model takes them.
+        precision: one of PRECISIONS.
+        calibration_images: for CALIBRATED; float32 (n, batch, height, width, channels).
+        integer: "int8" or "uint8".
+    """
+    ops = tf.lite.OpsSet
+    if precision == "float32":
+        return
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if precision == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if precision in CALIBRATED:
+        converter.representative_dataset = lambda: ([batch] for batch in calibration_images)
+    if precision == "int8":
+        converter.target_spec.supported_ops = [ops.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = converter.inference_output_type = tf.as_dtype(integer)
+    if precision == "int16x8":
+        converter.target_spec.supported_ops = [
+            ops.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+        ]
+
+
+def calibration_batches(
+    images: Sequence[np.ndarray] | np.ndarray | None, shape: tuple[int, ...], batch_size: int
+) -> np.ndarray:
+    """Calibration images as whole batches, float32 (n, batch_size, *shape).
+
+    Args:
+        images: (n, *shape), as the model takes them. What a last batch lacks is taken again from
+            the beginning.
         shape: of one input, without the batch.
+        batch_size: of the file.
 
     Raises:
         UsageError: there are no images, or they have another shape.
     """
-    count = 0 if calibration_images is None else len(calibration_images)
-    if not count:
-        raise UsageError("int8 needs calibration images, some hundreds of training images.")
-    images = np.asarray(calibration_images, np.float32)
+    if images is None or not len(images):
+        raise UsageError(
+            "Quantized activations need calibration images, some hundreds of training images."
+        )
+    images = np.asarray(images, np.float32)
     if images.shape[1:] != tuple(shape):
         raise UsageError(
             f"The calibration images are {_text(images.shape[1:])}, but the model takes "
             f"{_text(shape)}."
         )
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([image[None]] for image in images)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter.inference_input_type = converter.inference_output_type = tf.int8
+    count = -(-len(images) // batch_size)
+    return np.resize(images, (count, batch_size, *shape))
 
 
 def spanning_all_pixels(images: np.ndarray) -> np.ndarray:
@@ -47,7 +86,7 @@ def spanning_all_pixels(images: np.ndarray) -> np.ndarray:
     input is exactly `pixel - 128` (scale 1, zero point -128) and no pixel of an app is clipped.
     """
     images = np.array(images, np.float32)
-    if images.ndim == 4 and len(images):  # what else there is, `quantize_to_int8` refuses
+    if images.ndim == 4 and len(images):  # what else there is, `calibration_batches` refuses
         images[0, 0, 0], images[0, -1, -1] = 0, 255
     return images
 

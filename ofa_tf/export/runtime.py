@@ -1,4 +1,4 @@
-"""A .tflite classifier as the app will run it: through the TFLite runtime, image by image."""
+"""A .tflite classifier as the app will run it: through the TFLite runtime, batch by batch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ofa_tf.quiet import native_output_dropped
 
 
 class TFLiteClassifier:
-    """Runs a file with one image input of batch 1 and one output.
+    """Runs a file with one image input of a fixed batch and one output.
 
     Args:
         path: the .tflite file.
@@ -42,29 +42,32 @@ class TFLiteClassifier:
         Raises:
             UsageError: the images are not of the size that the file takes.
         """
-        images, shape = np.asarray(images), tuple(self._input["shape"][1:].tolist())
-        if images.shape[1:] != shape:
+        images, (batch_size, *shape) = np.asarray(images), self._input["shape"].tolist()
+        if images.shape[1:] != tuple(shape):
             raise UsageError(
-                f"{self.path} takes images of shape {shape}, not {tuple(images.shape[1:])}."
+                f"{self.path} takes images of shape {tuple(shape)}, not {tuple(images.shape[1:])}."
             )
-        outputs = [self._run(image) for image in _quantized(images, self._input)]
-        return _dequantized(np.stack(outputs), self._output)
+        count = -(-len(images) // batch_size)
+        # What the last batch lacks is taken from the beginning, and its outputs are left out.
+        batches = np.resize(_quantized(images, self._input), (count, batch_size, *shape))
+        outputs = np.concatenate([self._run(batch) for batch in batches])
+        return _dequantized(outputs[: len(images)], self._output)
 
     def describe(self) -> dict[str, Any]:
         """Name, type and quantization of input and output, ready for JSON."""
         return {"input": _describe(self._input), "output": _describe(self._output)}
 
-    def _run(self, image: np.ndarray) -> np.ndarray:
-        self._interpreter.set_tensor(self._input["index"], image[None])
+    def _run(self, batch: np.ndarray) -> np.ndarray:
+        self._interpreter.set_tensor(self._input["index"], batch)
         self._interpreter.invoke()
-        return self._interpreter.get_tensor(self._output["index"])[0]
+        return self._interpreter.get_tensor(self._output["index"])
 
 
 def _quantized(values: np.ndarray, tensor: dict[str, Any]) -> np.ndarray:
     dtype = np.dtype(tensor["dtype"])
     if dtype.kind == "f":
         return values.astype(dtype)
-    scale, zero_point = tensor["quantization"]
+    scale, zero_point = _quantization(tensor)
     limits = np.iinfo(dtype)
     return np.clip(np.round(values / scale) + zero_point, limits.min, limits.max).astype(dtype)
 
@@ -72,14 +75,20 @@ def _quantized(values: np.ndarray, tensor: dict[str, Any]) -> np.ndarray:
 def _dequantized(values: np.ndarray, tensor: dict[str, Any]) -> np.ndarray:
     if values.dtype.kind == "f":
         return values
-    scale, zero_point = tensor["quantization"]
+    scale, zero_point = _quantization(tensor)
     return ((values.astype(np.int32) - zero_point) * scale).astype(np.float32)
+
+
+def _quantization(tensor: dict[str, Any]) -> tuple[float, int]:
+    """Scale and zero point; integers of a file that is not quantized stand for themselves."""
+    scale, zero_point = tensor["quantization"]
+    return (float(scale), int(zero_point)) if scale else (1.0, 0)
 
 
 def _describe(tensor: dict[str, Any]) -> dict[str, Any]:
     dtype = np.dtype(tensor["dtype"])
     described = {"tensor": tensor["name"], "dtype": dtype.name}
     if dtype.kind != "f":
-        scale, zero_point = tensor["quantization"]
-        described |= {"scale": float(scale), "zero_point": int(zero_point)}
+        scale, zero_point = _quantization(tensor)
+        described |= {"scale": scale, "zero_point": zero_point}
     return described

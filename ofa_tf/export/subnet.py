@@ -6,7 +6,7 @@ import json
 import math
 import os
 import pathlib
-import tempfile
+import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,55 +14,42 @@ import keras
 import numpy as np
 
 from ofa_tf.errors import FailureError, UsageError
-from ofa_tf.export.card import SubnetSpec, describe_file, load_card, save_card
-from ofa_tf.export.evaluation import Batches, classify, top1
-from ofa_tf.export.quantization import spanning_all_pixels
-from ofa_tf.export.runtime import TFLiteClassifier
-from ofa_tf.export.tflite import convert
+from ofa_tf.export.card import SubnetSpec, load_card, save_card
+from ofa_tf.export.evaluation import Batches, random_batches
+from ofa_tf.export.formats import FORMATS, check_formats
+from ofa_tf.export.verification import Thresholds, UnfitError, Verifier
+from ofa_tf.export.writing import Qat, Source, staged, write_format
 from ofa_tf.files import write_bytes
 from ofa_tf.interop import to_net_config
 
-# The file that each format makes.
-FORMATS = {
-    "keras": "model.keras",
-    "tflite_float32": "model_float32.tflite",
-    "tflite_int8": "model_int8.tflite",
-}
-
-
-def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
-    """The formats in the order of FORMATS, each once.
-
-    Raises:
-        UsageError: there is none, or an unknown one; lists the known ones.
-    """
-    unknown = [name for name in formats if name not in FORMATS]
-    if unknown or not formats:
-        raise UsageError(
-            f"formats are some of {', '.join(FORMATS)}; unknown: {', '.join(unknown) or 'none'}, "
-            f"given: {len(formats)}."
-        )
-    return tuple(name for name in FORMATS if name in formats)
-
 
 def is_up_to_date(
-    spec: SubnetSpec, folder: str | os.PathLike, formats: Sequence[str], *, evaluated: bool = False
+    spec: SubnetSpec,
+    folder: str | os.PathLike,
+    formats: Sequence[str],
+    *,
+    evaluated: bool = False,
+    thresholds: Thresholds | None = None,
+    qat_settings: dict[str, Any] | None = None,
 ) -> bool:
-    """Whether the folder has intact files of this very subnet in all formats.
+    """Whether the folder has intact, verified files of this very subnet in all formats.
 
     Args:
         spec: the subnet.
         folder: as for `export_subnet`.
         formats: keys of FORMATS.
         evaluated: whether their accuracy must be known as well.
+        thresholds: what the files must reach, by default what they had to reach at the least.
+        qat_settings: that tflite_qat must have been trained with.
 
     Raises:
         UsageError: as `check_formats`.
     """
-    folder = pathlib.Path(folder)
+    folder, thresholds = pathlib.Path(folder), thresholds or Thresholds()
     files = load_card(folder, spec)["files"]
     return all(
-        name in files and (not evaluated or "accuracy" in files[name])
+        _is_made(name, files, qat_settings)
+        and _is_verified(name, files[name], evaluated, thresholds)
         for name in check_formats(formats)
     ) and all(_holds(folder / file, text) for file, text in _texts(spec).items())
 
@@ -72,63 +59,135 @@ def export_subnet(
     spec: SubnetSpec,
     folder: str | os.PathLike,
     *,
-    formats: Sequence[str] = tuple(FORMATS),
+    formats: Sequence[str] = ("keras", "tflite_float32", "tflite_int8"),
     calibration_images: np.ndarray | None = None,
     test_batches: Batches | None = None,
+    verify_images: int = 256,
+    supernet_classes: np.ndarray | None = None,
+    thresholds: Thresholds | None = None,
+    qat: Qat | None = None,
     num_threads: int = 1,
+    on_file: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Any]:
     """Writes a subnet's folder: a file for each format, card.json, and what describes it.
 
     These are labels.txt, net.config and run.config, and arch.json where it is a space's arch.
 
-    Every model takes RGB pixels from 0 to 255, normalizes them inside, and gives logits. Files
-    that are there already for this very spec, whole, are kept; what is missing is made from
-    the folder's model.keras, if that is kept, so that all files hold the same weights. Files of
-    another subnet are replaced, or removed where their format is not asked for.
+    Each file is held against the Keras model before it gets its name. Files that are there
+    already for this very spec, whole, are kept; what is missing is made from the folder's
+    model.keras, if that is kept, so that all files hold the same weights. Files of another
+    subnet are replaced, or removed where their format is not asked for.
 
     Args:
         make_model: gives the plain network, with weights and batch-norm statistics, the spec's
-            normalization as its first layer and the spec's name; called where no file has them.
+            interface and name; called where no file has them.
         spec: the subnet.
         folder: made if need be.
         formats: keys of FORMATS.
-        calibration_images: for int8, (n, resolution, resolution, 3) training images, raw pixels.
-        test_batches: what the files are evaluated on, at the subnet's resolution; must give the
-            same images each time it is iterated. None leaves them unevaluated.
-        num_threads: threads of the TFLite runtime in the evaluation.
+        calibration_images: for int8 and int16x8, (n, resolution, resolution, 3) training images,
+            raw pixels.
+        test_batches: what the files are evaluated on, raw pixels at the subnet's resolution; must
+            give the same images each time it is iterated. Without, the files are verified on
+            random images, and their accuracies stay unknown.
+        verify_images: how many of these images the outputs are compared on.
+        supernet_classes: those of the supernet for these images, int (n,); None where there is no
+            supernet.
+        thresholds: what the files must reach, `Thresholds()` by default.
+        qat: for tflite_qat.
+        num_threads: threads of the TFLite runtime.
+        on_file: called with a format when its file is there and verified, or has failed.
 
-    Returns: the card. `card["files"][format]` has file, bytes, sha256, dtype, input, output, and,
-        where evaluated, accuracy, num_images and keras_agreement (each share from 0 to 1).
+    Returns: the card. `card["files"][format]` has file, bytes, sha256, dtype, input, output, what
+        `compare` gives, and for TFLite files what `describe_graph` gives.
 
     Raises:
         UsageError: an unknown format, a model that does not fit the spec, or unfit images.
-        FailureError: the converter fails, or the disk refuses; no half file is left.
+        FailureError: a file does not reach the thresholds and is not left, the others are; the
+            converter fails, or the disk refuses, and no half file is left.
     """
     formats, folder = check_formats(formats), pathlib.Path(folder)
+    thresholds = thresholds or Thresholds()
     card = load_card(folder, spec)
-    files = card["files"]
-    if is_up_to_date(spec, folder, formats, evaluated=test_batches is not None):
+    files, evaluated = card["files"], test_batches is not None
+    settings = qat.settings if qat else None
+    if is_up_to_date(
+        spec,
+        folder,
+        formats,
+        evaluated=evaluated,
+        thresholds=thresholds,
+        qat_settings=settings,
+    ):
+        for name in formats:
+            on_file(name)
         return card
 
     for file, text in _texts(spec).items():
         write_bytes(folder / file, text.encode())
     if "keras" in files:
-        model = keras.models.load_model(folder / FORMATS["keras"], compile=False)
+        model = _kept_model(folder, spec)
     else:
         model = make_model()
         _check_model(model, spec)
+    source = Source(model, spec, calibration_images, qat)
+    if test_batches is None:
+        test_batches = random_batches(spec.plan.resolution, verify_images)
+    verifier = Verifier(
+        *(model, spec.interface, test_batches, verify_images, supernet_classes),
+        *(thresholds, num_threads),
+    )
+    problems = []
     for name in formats:
-        if name not in files:
-            files[name] = _write_model(model, name, folder, calibration_images)
-            save_card(folder, card)
+        made = files.pop(name, None) if _is_made(name, files, settings) else None
+        try:
+            if made is None:
+                files[name] = _make(name, folder, source, verifier)
+            elif _is_verified(name, made, evaluated, thresholds):
+                files[name] = made
+            else:
+                files[name] = made | verifier.verify(name, folder / FORMATS[name], folder)
+        except UnfitError as error:
+            problems.append(str(error))
+        save_card(folder, card)
+        on_file(name)
     _remove_others(folder, files)
-    if test_batches is not None:
-        reference, labels = classify(model.predict_on_batch, test_batches)
-        for name in formats:
-            if "accuracy" not in files[name]:
-                files[name] |= _evaluate(folder, name, reference, labels, test_batches, num_threads)
-                save_card(folder, card)
+    if problems:
+        raise FailureError(" ".join(problems))
     return load_card(folder, spec)
+
+
+def _make(name: str, folder: pathlib.Path, source: Source, verifier: Verifier) -> dict[str, Any]:
+    """Writes one file, which gets its name once it is verified; what the card says of it."""
+    with staged(folder / FORMATS[name]) as path:
+        return write_format(source, name, path) | verifier.verify(name, path, folder)
+
+
+def _is_made(name: str, files: dict[str, Any], qat_settings: dict[str, Any] | None) -> bool:
+    if name not in files:
+        return False
+    return name != "tflite_qat" or files[name].get("qat") == qat_settings
+
+
+def _is_verified(name: str, entry: dict[str, Any], evaluated: bool, thresholds: Thresholds) -> bool:
+    return (
+        "keras_agreement" in entry
+        and (not evaluated or "accuracy" in entry)
+        and thresholds.problem(name, entry) is None
+    )
+
+
+def _kept_model(folder: pathlib.Path, spec: SubnetSpec) -> keras.Model:
+    """The folder's own Keras model, from which the other files were made."""
+    path = folder / FORMATS["keras"]
+    try:
+        model = keras.models.load_model(path, compile=False)
+        _check_model(model, spec)
+    except Exception as error:  # Keras raises whatever the file's content leads to
+        raise FailureError(
+            f"{path} cannot be loaded as the Keras model of {spec.name}. Remove it, and export "
+            f"the subnet again."
+        ) from error
+    return model
 
 
 def _check_model(model: keras.Model, spec: SubnetSpec) -> None:
@@ -169,67 +228,16 @@ def _holds(path: pathlib.Path, text: str) -> bool:
         return False
 
 
-def _write_model(
-    model: keras.Model, name: str, folder: pathlib.Path, calibration_images: np.ndarray | None
-) -> dict[str, Any]:
-    """Writes a model in one format and returns the card's entry for it."""
-    path = folder / FORMATS[name]
-    if name == "keras":
-        write_bytes(path, _keras_file(model))
-        tensors = {"input": {"dtype": "float32"}, "output": {"dtype": "float32"}}
-        return {**describe_file(path), "dtype": "float32", **tensors}
-    precision = name.removeprefix("tflite_")
-    if precision == "int8" and calibration_images is not None:
-        calibration_images = spanning_all_pixels(calibration_images)
-    write_bytes(path, convert(model, precision, calibration_images))
-    entry = {**describe_file(path), "dtype": precision, **TFLiteClassifier(path).describe()}
-    if precision == "int8":
-        entry["num_calibration_images"] = len(calibration_images)
-    return entry
-
-
-def _keras_file(model: keras.Model) -> bytes:
-    """The content of a .keras file; Keras itself writes to paths that end so only."""
-    try:
-        with tempfile.TemporaryDirectory() as scratch:
-            path = pathlib.Path(scratch, FORMATS["keras"])
-            model.save(path)
-            return path.read_bytes()
-    except OSError as error:
-        raise FailureError(
-            f"{FORMATS['keras']} could not be made in the temporary folder: "
-            f"{error.strerror or error}."
-        ) from error
-
-
 def _remove_others(folder: pathlib.Path, files: dict[str, Any]) -> None:
-    """Removes models that the card does not know: they are of another subnet."""
+    """Removes models that the card does not know: they are of another subnet, or unfit."""
     for name, file in FORMATS.items():
         if name in files:
             continue
         try:
+            if (folder / file).is_dir():
+                shutil.rmtree(folder / file)
             (folder / file).unlink(missing_ok=True)
         except OSError as error:
             raise FailureError(
-                f"{folder / file} is of another subnet and could not be removed: {error.strerror}."
+                f"{folder / file} is out of date and could not be removed: {error.strerror}."
             ) from error
-
-
-def _evaluate(
-    folder: pathlib.Path,
-    name: str,
-    reference: np.ndarray,
-    labels: np.ndarray,
-    batches: Batches,
-    num_threads: int,
-) -> dict[str, Any]:
-    """Accuracy of one file and its agreement with the Keras model's classes, `reference`."""
-    classes = reference
-    if name != "keras":
-        classifier = TFLiteClassifier(folder / FORMATS[name], num_threads)
-        classes, _ = classify(classifier, batches)
-    return {
-        "accuracy": top1(classes, labels),
-        "num_images": len(labels),
-        "keras_agreement": top1(classes, reference),
-    }

@@ -1,4 +1,4 @@
-"""The rows of results.json as one table: aligned text for a terminal, Markdown for a page."""
+"""Tables of results.json and of exported files: text for a terminal, Markdown for a page."""
 
 from __future__ import annotations
 
@@ -19,21 +19,39 @@ class _Column(NamedTuple):
 
 
 _LATENCY, _ACCURACY, _FILE = "latency (ms)", "accuracy (%)", "file (kB)"
+_PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8", "qat")
+
+
+def _of_formats(group: str, field: str, prefix: str, scale: float, decimals: int) -> list[_Column]:
+    """A column for each TFLite format."""
+    return [_Column(group, p, (field, prefix + p), scale, decimals) for p in _PRECISIONS]
+
+
 _COLUMNS = (
     _Column("", "input (px)", ("resolution",), 1, 0),
     _Column(_LATENCY, "budget", ("budget_ms",), 1, 2),
     _Column(_LATENCY, "predicted", ("predicted_latency_ms",), 1, 2),
-    _Column(_LATENCY, "float32", ("measured_latency_ms", "float32"), 1, 2),
-    _Column(_LATENCY, "int8", ("measured_latency_ms", "int8"), 1, 2),
+    *_of_formats(_LATENCY, "measured_latency_ms", "", 1, 2),
     _Column(_ACCURACY, "predicted", ("predicted_accuracy",), 100, 1),
     _Column(_ACCURACY, "supernet", ("evaluated_accuracy",), 100, 1),
     _Column(_ACCURACY, "Keras", ("accuracy", "keras"), 100, 1),
-    _Column(_ACCURACY, "float32", ("accuracy", "tflite_float32"), 100, 1),
-    _Column(_ACCURACY, "int8", ("accuracy", "tflite_int8"), 100, 1),
+    *_of_formats(_ACCURACY, "accuracy", "tflite_", 100, 1),
     _Column("", "MACs (M)", ("macs",), 1e-6, 1),
     _Column("", "params (k)", ("params",), 1e-3, 1),
-    _Column(_FILE, "float32", ("file_bytes", "tflite_float32"), 1e-3, 0),
-    _Column(_FILE, "int8", ("file_bytes", "tflite_int8"), 1e-3, 0),
+    *_of_formats(_FILE, "file_bytes", "tflite_", 1e-3, 0),
+)
+
+_AGREEMENT, _OPS = "same class as (%)", "operations"
+_FILE_COLUMNS = (
+    _Column("", "size (kB)", ("bytes",), 1e-3, 0),
+    _Column("", "arena (kB)", ("arena_bytes",), 1e-3, 0),
+    _Column(_OPS, "all", ("ops",), 1, 0),
+    _Column(_OPS, "outside", ("num_outside",), 1, 0),
+    _Column(_OPS, "partitions", ("delegate_partitions",), 1, 0),
+    _Column(_AGREEMENT, "supernet", ("supernet_agreement",), 100, 1),
+    _Column(_AGREEMENT, "Keras", ("keras_agreement",), 100, 1),
+    _Column("", "off by (%)", ("relative_deviation",), 100, 3),
+    _Column("", "accuracy (%)", ("accuracy",), 100, 2),
 )
 
 
@@ -43,8 +61,27 @@ def text_table(rows: Sequence[Mapping[str, Any]]) -> str:
     Two lines of heads with units, a rule, then one line per row of results.json. A value that a
     row lacks (a format that was not exported) is "-"; a column that every row lacks is left out.
     """
-    columns, cells = _cells(rows)
-    heads = ["subnet", *(column.head for column in columns)]
+    return _text_table("subnet", _COLUMNS, rows)
+
+
+def file_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The same for exported files: a line for each, with its name and its entry of card.json.
+
+    "off by" is the largest deviation of an output from the Keras model's, relative to the largest
+    output; "outside" are operations that the delegate does not take.
+    """
+    counted = [
+        {**row, "num_outside": sum(row["ops_outside"].values())} if "ops_outside" in row else row
+        for row in rows
+    ]
+    return _text_table("file", _FILE_COLUMNS, counted)
+
+
+def _text_table(
+    first: str, all_columns: Sequence[_Column], rows: Sequence[Mapping[str, Any]]
+) -> str:
+    columns, cells = _cells(all_columns, rows)
+    heads = [first, *(column.head for column in columns)]
     widths = [max(map(len, texts)) for texts in zip(heads, *cells, strict=True)]
     groups = _group_line(["", *(column.group for column in columns)], widths)
     lines = [_aligned(heads, widths), "-" * (sum(widths) + 2 * len(widths) - 2)]
@@ -53,16 +90,18 @@ def text_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The same table in Markdown, without a newline at its end."""
-    columns, cells = _cells(rows)
+    columns, cells = _cells(_COLUMNS, rows)
     heads = ["subnet", *(f"{c.group.replace(' (', f' {c.head} (') or c.head}" for c in columns)]
     rule = [":--", *("--:" for _ in columns)]
     escaped = ([cell.replace("|", "\\|") for cell in row] for row in cells)
     return "\n".join(f"| {' | '.join(row)} |" for row in (heads, rule, *escaped))
 
 
-def _cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[_Column], list[list[str]]]:
+def _cells(
+    columns: Sequence[_Column], rows: Sequence[Mapping[str, Any]]
+) -> tuple[list[_Column], list[list[str]]]:
     """The columns that some row fills, and each row's texts with its name first."""
-    columns = [c for c in _COLUMNS if any(_value(row, c) is not None for row in rows)]
+    columns = [c for c in columns if any(_value(row, c) is not None for row in rows)]
     latencies = [_value(row, c) for row in rows for c in columns if c.group == _LATENCY]
     if any(value is not None and value < 1 for value in latencies):
         columns = [c._replace(decimals=3) if c.group == _LATENCY else c for c in columns]

@@ -18,7 +18,7 @@ from ofa_tf.search.latency_correction import GROUPINGS
 from ofa_tf.spaces import BlockCosts, SearchSpace, get_space
 from ofa_tf.spaces.blueprint import Block
 
-_FORMAT = "ofa_tf latency table 2"
+_FORMAT = "ofa_tf latency table 3"
 
 
 def distinct_blocks(
@@ -68,6 +68,7 @@ class LatencyTable:
         grouping: how blocks are sorted into kinds, a key of `latency_correction.GROUPINGS`.
         slopes: of kinds of block that have their own.
         precision: of the models that were measured, e.g. "float32".
+        form: in which they were written, see `ofa_tf.export.FORMS`.
         setup: what was measured with: device, tool, settings, date.
         report: errors on whole subnets, see `build_latency_table`.
         rows: what was measured, raw.
@@ -85,6 +86,7 @@ class LatencyTable:
     grouping: str = "all"
     slopes: Mapping[str, float] = dataclasses.field(default_factory=dict)
     precision: str = "float32"
+    form: str = "cpu"
     setup: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     report: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     rows: tuple[Mapping[str, Any], ...] = ()
@@ -171,6 +173,7 @@ class LatencyTable:
         path: str | os.PathLike,
         space: SearchSpace | None = None,
         precision: str | None = None,
+        form: str | None = None,
     ) -> LatencyTable:
         """Reads what `save` wrote, a published YAML file, or a folder of them.
 
@@ -184,9 +187,10 @@ class LatencyTable:
                 for published files the built-in space that has their blocks.
             precision: what the table must be of, e.g. "int8"; None for any. Published files do
                 not tell theirs, and are taken for any.
+            form: likewise.
 
         Raises:
-            UsageError: the file is missing, damaged, of another space or precision, lacks a
+            UsageError: the file is missing, damaged, of another space, precision or form, lacks a
                 block, has one twice, or a latency that is no positive number; names the file and
                 the thing.
         """
@@ -197,6 +201,8 @@ class LatencyTable:
             table = cls._from_fields(_read_fields(path), space)
             if precision is not None and table.precision != precision:
                 raise ValueError(f"it is of {table.precision} models, not of {precision}.")
+            if form is not None and table.form != form:
+                raise ValueError(f"it is of models in the {table.form} form, not the {form} one.")
             return table
         except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise UsageError(
@@ -236,6 +242,7 @@ class LatencyTable:
             resolutions=tuple(published.latencies),
             block_ms={},
             overhead_ms=0.0,
+            form="plain",
             setup={"source": f"published table {path.name}"},
             by_resolution=published.latencies,
         )

@@ -24,8 +24,6 @@ from ofa_tf.spaces import Arch, Blueprint, SearchSpace
 from ofa_tf.spaces.blueprint import Block, GlobalPool
 
 if TYPE_CHECKING:
-    import keras
-
     import mobile_bench
 
 _EMPTY = GlobalPool("empty", 2, 8)  # the mean of four pixels: a model that does next to nothing
@@ -36,11 +34,11 @@ def build_latency_table(
     space: SearchSpace,
     num_classes: int,
     *,
-    convert: Callable[[keras.Model], bytes],
+    convert: Callable[[Blueprint, bool], bytes],
     measure: Callable[[Sequence[str]], Sequence[mobile_bench.Measurement]],
     path: str | pathlib.Path,
-    normalization: tuple[Sequence[float], Sequence[float]] | None = None,
     precision: str = "float32",
+    form: str = "cpu",
     resolutions: Sequence[int] | None = None,
     rounds: int = 5,
     num_fit: int = 20,
@@ -70,12 +68,12 @@ def build_latency_table(
     Args:
         space: the space.
         num_classes: classes of the networks.
-        convert: a model to the bytes of a .tflite file.
+        convert: a Blueprint, and whether it takes images (else feature maps), to the bytes of a
+            .tflite file. What normalizes images inside an exported file counts as the first
+            block's.
         measure: paths of .tflite files to one measurement each.
         path: where the table goes.
-        normalization: as for `build_subnet`, where exported models normalize inside; its time
-            counts as the first block's.
-        precision: what `convert` makes; kept in the table.
+        precision: what `convert` makes; kept in the table, as is `form`.
         resolutions: at which blocks are measured, in pixels; the table answers for those of the
             space from the least to the largest. None for up to three over the whole range.
         rounds: how many times every model is measured; up to twice as many if disturbed.
@@ -107,19 +105,18 @@ def build_latency_table(
     plans |= {_subnet_name(arch): space.blueprint(arch, num_classes) for arch in archs}
 
     models = path.with_name(f"{path.name}.models")
-    identity = {"space": space.name, "num_classes": num_classes, "precision": precision}
+    identity = {
+        "space": space.name,
+        "num_classes": num_classes,
+        "precision": precision,
+        "form": form,
+    }
     file = RowFile(path.with_name(f"{path.name}.rows.jsonl"), identity)
     report_progress = progress or (lambda *_: None)
     first_name = space.blueprint(space.max(), num_classes).blocks[0].name
 
     def make(plan: Blueprint) -> bytes:
-        from ofa_tf.models import build_subnet  # TensorFlow, only where it is needed
-
-        takes_images = plan.blocks[0].name == first_name  # whole subnets, and their stems
-        model = build_subnet(
-            plan, batch_size=1, normalization=normalization if takes_images else None
-        )
-        return convert(model)
+        return convert(plan, plan.blocks[0].name == first_name)  # whole subnets, and their stems
 
     convert_all(plans, models, make, report_progress)
     setup = measure_all(list(plans), models, file, measure, rounds, report_progress)
@@ -136,6 +133,7 @@ def build_latency_table(
         block_ms={key: latencies[key] for key in blocks},
         overhead_ms=latencies[_EMPTY.key],
         precision=precision,
+        form=form,
         setup={**setup, "versions": _versions(setup)},
         rows=tuple(rows),
     )

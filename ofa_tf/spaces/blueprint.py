@@ -173,6 +173,11 @@ class InvertedResidual(Block):
         return tuple(layers)
 
     @property
+    def needed_kernel_size(self) -> int:
+        """Side of the part of the depthwise kernel that meets more than padding."""
+        return min(self.kernel_size, 2 * self.in_size - 1)
+
+    @property
     def peak_activations(self) -> int:
         image = self.in_size**2 * self.in_channels
         expanded = self.in_size**2 * self.mid_channels

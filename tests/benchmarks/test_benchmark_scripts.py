@@ -86,3 +86,15 @@ def test_search():
         assert np.isnan(accuracies[0]) == (budget == "25")
         assert all(0.7 < value < 0.9 for value in accuracies if not np.isnan(value))
     assert many.startswith("3 budgets in ")
+
+
+def test_export_formats(tmp_path):
+    args = [f"--output={tmp_path}", "--spaces=ofa_mbv3_tiny", "--random=0", "--rounds=1"]
+    printed = run("export_formats.py", *args, "--files=float32-cpu,int8-cpu", "--no-keras")
+    rows = [line.split(" | ") for line in printed.splitlines()[2:]]
+    assert [(row[0], row[1]) for row in rows] == [
+        (f"| ofa_mbv3_tiny.{which}", precision)
+        for which in ("largest", "smallest")
+        for precision in ("float32", "int8")
+    ]
+    assert {row[5] for row in rows} == {"1"}  # one partition each

@@ -1,10 +1,11 @@
-"""ofa-export --net_config: the network of a net.config, with and without images and weights."""
+"""ofa-export: the subnets of a search, and networks of a net.config."""
 
 from __future__ import annotations
 
 import json
 import os
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -136,6 +137,114 @@ def test_job_of_other_classes_is_refused(job, tmp_path):
     assert not (job / "subnets").exists()
 
 
+# -- the subnets of a search ------------------------------------------------------------------
+
+SUBNET_FLAGS = (
+    "--formats=keras,tflite_float32,tflite_int8",
+    "--int8_images=30",
+    "--test_images=20",
+    "--verify_images=10",
+    "--min_agreement=0.5",  # it was hardly trained
+)
+
+
+def choose(job: pathlib.Path, *names: str) -> None:
+    """Writes a search.json with the tiny space's smallest subnet under these names."""
+    arch = get_space("ofa_mbv3_tiny").min().to_dict()
+    subnets = [{"name": name, "arch": arch, "predicted_accuracy": 0.5} for name in names]
+    (job / "search.json").write_text(json.dumps({"subnets": subnets}))
+
+
+def told(ended, name: str) -> list[str]:
+    """The cells of a file's line in the table."""
+    (line,) = [line for line in ended.out.splitlines() if line.startswith(name)]
+    return line.split()
+
+
+def test_subnet_of_a_search(job, monkeypatch):
+    choose(job, "small")
+    ended = run("export", f"--workdir={job}", "--jobs=1", *SUBNET_FLAGS)
+    assert ended.code == 0, ended.err
+    assert ended.message == f"The subnets are in {job / 'subnets'}."
+    files = read_card(job / "subnets" / "small")["files"]
+    assert {(entry["verified_images"], entry["num_images"]) for entry in files.values()} == {
+        (10, 20)
+    }
+    for name in ("keras", "tflite_float32"):
+        assert files[name]["supernet_agreement"] == files[name]["keras_agreement"] == 1.0
+    accuracy = files["tflite_int8"]["accuracy"]
+    assert told(ended, "small tflite_int8")[-1] == f"{100 * accuracy:.2f}"
+    assert "operations" in ended.out.splitlines()[0]
+
+    again = run("export", f"--workdir={job}", "--jobs=1", *SUBNET_FLAGS)
+    assert again.out == ended.out
+    assert "is exported already." in again.err
+
+    def bad(self, name, entry):
+        return "it is bad" if name == "tflite_int8" else None
+
+    monkeypatch.setattr("ofa_tf.export.verification.Thresholds.problem", bad)
+    failed = run("export", f"--workdir={job}", "--jobs=1", *SUBNET_FLAGS)
+    assert_one_message(failed, 1, "1 of 1 failed", "model_int8.tflite is not made: it is bad")
+    assert told(failed, "small tflite_float32") == told(ended, "small tflite_float32")
+    assert "tflite_int8" not in failed.out
+    left = {path.name for path in (job / "subnets" / "small").glob("model*")}
+    assert left == {"model.keras", "model_float32.tflite"}
+
+
+@pytest.mark.slow
+def test_several_subnets_at_a_time_are_as_one_after_the_other(job, tmp_path):
+    choose(job, "a", "b", "c")
+    other = shutil.copytree(job, tmp_path / "other")
+    ended = run("export", f"--workdir={job}", "--jobs=2", *SUBNET_FLAGS)
+    assert ended.code == 0, ended.err
+    expected = run("export", f"--workdir={other}", "--jobs=1", *SUBNET_FLAGS)
+    for name in ("a", "b", "c"):
+        for format_name in ("tflite_float32", "tflite_int8"):
+            file = f"{name} {format_name}"
+            assert told(ended, file) == told(expected, file)
+    for name in ("a", "b", "c"):
+        for file in ("model_float32.tflite", "model_int8.tflite"):
+            path = pathlib.Path("subnets", name, file)
+            assert (job / path).read_bytes() == (other / path).read_bytes()
+
+
+@pytest.mark.slow
+def test_finetuned_weights(job):
+    choose(job, "small")
+    ended = run("finetune", f"--workdir={job}", "--epochs=1", "--base_lr=0.02")
+    assert ended.code == 0, ended.err
+    args = [f"--workdir={job}", *SUBNET_FLAGS, "--formats=keras"]
+    assert run("export", *args).code == 0
+    before = read_card(job / "subnets" / "small")
+    assert run("export", *args, "--weights=finetuned").code == 0
+    after = read_card(job / "subnets" / "small")
+    assert after["fingerprint"] != before["fingerprint"]
+    assert after["files"]["keras"]["sha256"] != before["files"]["keras"]["sha256"]
+    assert after["files"]["keras"]["supernet_agreement"] == 1.0
+
+
+def test_finetuned_weights_that_are_missing(job):
+    choose(job, "small")
+    ended = run("export", f"--workdir={job}", "--weights=finetuned")
+    assert_one_message(ended, 2, "Run ofa-finetune first")
+    assert not (job / "subnets").exists()
+
+
+def test_calibration_seed_chooses_images(job):
+    from ofa_tf.cli.export_task import ImageOptions
+    from ofa_tf.job import load_job
+
+    opened = load_job(job)
+    first, again, other = (
+        ImageOptions(str(job), 20, seed, None, 10).calibration(opened, 24) for seed in (0, 0, 1)
+    )
+    assert first.shape == (20, 24, 24, 3)
+    assert first.max() > 100  # raw pixels
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(np.unique(first, axis=0), np.unique(other, axis=0))
+
+
 # -- weights ----------------------------------------------------------------------------------
 
 
@@ -199,6 +308,7 @@ def test_weights_of_another_network_are_refused(init, tmp_path):
         ([FLOAT, "--checkpoint=missing.pth"], "--checkpoint=missing.pth is no file"),
         ([FLOAT, "--labels=missing.txt"], "--labels=missing.txt cannot be read"),
         ([FLOAT, f"--labels={__file__}"], "lines, but there are 3 classes"),
+        (["--formats=keras,tflite_int16x8"], "int16x8 is calibrated on training images"),
     ],
 )
 def test_wrong_orders(args, expected, network, tmp_path):
@@ -211,6 +321,8 @@ def test_wrong_orders(args, expected, network, tmp_path):
     ("args", "expected"),
     [
         (["--checkpoint=a.pth"], "go with --net_config or --specialized"),
+        (["--net_config=a", "--weights=finetuned"], "--weights is for subnets"),
+        (["--formats=tflite_qat"], "say for how many epochs, --qat_epochs=N"),
         (["--labels=a.txt"], "go with --net_config or --specialized"),
         (["--specialized=a", "--checkpoint=b"], "--specialized has its own weights"),
         (["--specialized=a/b"], "'a/b' is no id of a published network"),

@@ -10,6 +10,7 @@ from unittest import mock
 import pytest
 from cli_helpers import ROOT, assert_one_message, finish, run, start
 
+from ofa_tf.errors import UsageError
 from ofa_tf.search import LatencyTable
 from ofa_tf.spaces import get_space
 
@@ -27,13 +28,14 @@ class Recorded(FakeDevice):
 
     def __init__(self):
         super().__init__()
-        self.precisions, self.settings, self.calibration = set(), [], {}
+        self.files, self.settings, self.calibration = set(), [], {}
 
-    def convert_to(self, model, precision, images=None) -> bytes:
-        self.precisions.add(precision)
-        if images is not None:
-            self.calibration[model.input_shape[1:]] = images
-        return self.convert(model)
+    def convert_to(self, model, plan, interface, precision, images, *, form) -> bytes:
+        self.files.add((precision, form))
+        self.calibration[model.input_shape[1:]] = images
+        takes_images = interface.input == "pixels"
+        assert takes_images == (plan.blocks[0].name == "stem")
+        return self.convert(plan, takes_images)
 
     def measure_with(self, paths, **settings):
         self.settings.append(settings)
@@ -44,7 +46,7 @@ class Recorded(FakeDevice):
 def device():
     made_up = Recorded()
     with (
-        mock.patch("ofa_tf.export.convert", made_up.convert_to),
+        mock.patch("ofa_tf.export.convert_subnet", made_up.convert_to),
         mock.patch("mobile_bench.measure", made_up.measure_with),
     ):
         yield made_up
@@ -58,7 +60,7 @@ def test_a_space_without_a_job_is_measured_once(device, tmp_path):
     assert table.space == TINY.restrict(resolutions=(LOW,))
     assert (table.num_classes, table.precision) == (10, "float32")
     assert table.report["fitted"]["n"] == 4
-    assert device.precisions == {"float32"}
+    assert device.files == {("float32", "cpu")}
     assert {(s["target"], s["threads"], s["rounds"]) for s in device.settings} == {("host", 2, 1)}
     first, *_ = lines = ended.out.splitlines()
     assert first.startswith("ofa_mbv3_tiny on host (cpu), ")
@@ -73,12 +75,15 @@ def test_a_space_without_a_job_is_measured_once(device, tmp_path):
 
 
 def test_int8_models_are_calibrated_on_their_own_inputs(device, tmp_path):
-    args = (*SPACE, *FEW, "--tflite_precision=int8")
+    args = (*SPACE, *FEW, "--tflite_precision=int8", "--form=plain")
     ended = run("latency", f"--workdir={tmp_path}", *args)
     assert ended.code == 0, ended.err
-    table = LatencyTable.load(tmp_path / "latency_host_int8_1t.json", precision="int8")
-    assert table.precision == "int8"
-    assert device.precisions == {"int8"}
+    path = tmp_path / "latency_host_int8_plain_1t.json"
+    table = LatencyTable.load(path, precision="int8", form="plain")
+    assert (table.precision, table.form) == ("int8", "plain")
+    with pytest.raises(UsageError, match="models in the plain form, not the cpu one"):
+        LatencyTable.load(path, form="cpu")
+    assert device.files == {("int8", "plain")}
     images = device.calibration[LOW, LOW, 3]
     assert 0 <= images.min() < 10 < 245 < images.max() <= 255
     others = [inputs for shape, inputs in device.calibration.items() if shape[-1] != 3]

@@ -10,13 +10,15 @@ import keras
 import numpy as np
 
 from ofa_tf.data import MEAN, STD
-from ofa_tf.export import SubnetSpec, export_subnet
-from ofa_tf.export.evaluation import classify, top1
+from ofa_tf.export import Interface, SubnetSpec, export_subnet
+from ofa_tf.export.evaluation import as_inputs, classify, top1
 from ofa_tf.export.runtime import TFLiteClassifier
 from ofa_tf.models import Supernet
 from ofa_tf.spaces import get_space
 
 NUM_CLASSES = 10
+EXPORTED = ("keras", "tflite_float32", "tflite_int8")
+INTERFACE = Interface((MEAN, STD))
 CLASS_NAMES = tuple(f"kind {i}" for i in range(NUM_CLASSES))
 
 
@@ -41,7 +43,7 @@ def make_spec(arch, **changes) -> SubnetSpec:
         "name": "small",
         "space": get_space("ofa_mbv3_tiny"),
         "class_names": CLASS_NAMES,
-        "normalization": (MEAN, STD),
+        "interface": INTERFACE,
         "fingerprint": "weights 1",
     }
     return SubnetSpec.of_arch(arch=arch, **(settings | changes))
@@ -49,7 +51,7 @@ def make_spec(arch, **changes) -> SubnetSpec:
 
 def cut_out(supernet: Supernet, spec: SubnetSpec) -> Callable[[], keras.Model]:
     """The spec's plain network with the supernet's weights, when it is asked for."""
-    return lambda: supernet.subnet(spec.arch, normalization=spec.normalization, name=spec.name)
+    return lambda: supernet.subnet(spec.arch, name=spec.name, **spec.interface.build_options)
 
 
 def separated_images(side: int, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -64,7 +66,7 @@ def separated_images(side: int, count: int, seed: int) -> tuple[np.ndarray, np.n
 
 def fit_classifier(supernet: Supernet, spec: SubnetSpec, images, labels) -> None:
     """Solves the dense layer by least squares, so that the logits mean something."""
-    model = supernet.subnet(spec.arch, normalization=spec.normalization)
+    model = cut_out(supernet, spec)()
     dense = next(layer for layer in model.layers if isinstance(layer, keras.layers.Dense))
     features = keras.Model(model.input, dense.input).predict(images, verbose=0)
     ones = np.ones((len(features), 1))
@@ -76,8 +78,13 @@ def fit_classifier(supernet: Supernet, spec: SubnetSpec, images, labels) -> None
     bias.assign(solved[-1])
 
 
+def supernet_classes(supernet: Supernet, spec: SubnetSpec, images: np.ndarray) -> np.ndarray:
+    logits = supernet(as_inputs(images, Interface((MEAN, STD), "float32")), spec.arch)
+    return np.argmax(logits, axis=-1)
+
+
 def export(supernet: Supernet, which: str, folder: Path) -> Exported:
-    """Exports and evaluates `space.max()` or `space.min()` in every format."""
+    """Exports and evaluates `space.max()` or `space.min()` in the formats of EXPORTED."""
     spec = make_spec(getattr(supernet.space, which)())
     side = spec.arch.resolution
     train_images, train_labels = separated_images(side, 200, seed=1)
@@ -87,10 +94,12 @@ def export(supernet: Supernet, which: str, folder: Path) -> Exported:
         cut_out(supernet, spec),
         spec,
         folder,
+        formats=EXPORTED,
         calibration_images=train_images[:64],
         test_batches=[(images[:50], labels[:50]), (images[50:], labels[50:])],
+        supernet_classes=supernet_classes(supernet, spec, images),
     )
-    model = supernet.subnet(spec.arch, normalization=spec.normalization)
+    model = cut_out(supernet, spec)()
     return Exported(spec, folder, card, model, images, labels)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
-from export_helpers import keras_accuracy, tflite_accuracy
+from export_helpers import EXPORTED, keras_accuracy, tflite_accuracy
 
 from mobile_bench.host_worker import LoadedModel
 from ofa_tf.errors import FailureError, UsageError
@@ -40,7 +40,7 @@ def test_file_size_is_what_a_search_assumes(exported, precision):
     space = get_space(exported.spec.space_name)
     expected = block_measure("file_kb", space, num_classes, precision)(space.encode([arch]))
     found = (exported.folder / FORMATS[f"tflite_{precision}"]).stat().st_size / 1e3
-    assert found == pytest.approx(expected[0], rel=0.01)
+    assert found == pytest.approx(expected[0], rel=0.02)
 
 
 def test_int8_classifies_as_keras_does(exported):
@@ -86,7 +86,7 @@ def test_card(exported):
     assert card["input"]["normalization"]["inside_model"] is True
     assert card["output"]["shape"] == [1, 10]
     assert card["versions"]["tensorflow"] == tf.__version__
-    assert set(card["files"]) == set(FORMATS)
+    assert tuple(card["files"]) == EXPORTED
     for entry in card["files"].values():
         content = (exported.folder / entry["file"]).read_bytes()
         assert entry["bytes"] == len(content)
@@ -99,7 +99,7 @@ def test_card(exported):
 
 def test_accuracies_of_the_card(exported):
     files = exported.card["files"]
-    paths = {name: exported.folder / FORMATS[name] for name in FORMATS}
+    paths = {name: exported.folder / FORMATS[name] for name in EXPORTED}
     assert files["keras"]["accuracy"] == keras_accuracy(exported.model, exported.batches) > 0.95
     for name in ("tflite_float32", "tflite_int8"):
         accuracy = tflite_accuracy(paths[name], exported.batches, num_threads=2)
@@ -122,7 +122,7 @@ def test_text_files(exported):
     lines = (exported.folder / "labels.txt").read_text().splitlines()
     assert lines == list(exported.spec.class_names)
     assert Arch.from_json((exported.folder / "arch.json").read_text()) == exported.spec.arch
-    assert len(list(exported.folder.iterdir())) == len(FORMATS) + 5  # nothing temporary
+    assert len(list(exported.folder.iterdir())) == len(EXPORTED) + 5  # nothing temporary
 
 
 def test_keras_file_needs_no_ofa_tf(smallest, tmp_path):

@@ -10,10 +10,10 @@ import shutil
 
 import numpy as np
 import pytest
-from export_helpers import cut_out, make_spec
+from export_helpers import EXPORTED, cut_out, make_spec
 
 from ofa_tf.errors import FailureError, UsageError
-from ofa_tf.export import FORMATS, check_formats, export_subnet, is_up_to_date, subnet
+from ofa_tf.export import FORMATS, check_formats, export_subnet, is_up_to_date, subnet, writing
 
 FLOAT = ("keras", "tflite_float32")
 
@@ -29,13 +29,20 @@ def converted(monkeypatch) -> list[str]:
     """The precisions that were converted; the files hold a stand-in, so nothing may read them."""
     calls = []
 
-    def convert(model, precision, images=None):
+    def convert(model, plan, interface, precision, images, **_):
         calls.append(precision)
         return model.name.encode() + precision.encode()
 
-    monkeypatch.setattr(subnet, "convert", convert)
-    monkeypatch.setattr(subnet, "TFLiteClassifier", _Described)
+    stand_in(monkeypatch, convert)
     return calls
+
+
+def stand_in(monkeypatch, convert) -> None:
+    """A converter whose files are not TFLite."""
+    monkeypatch.setattr(writing, "convert_subnet", convert)
+    monkeypatch.setattr(writing, "add_metadata", lambda content, spec: content)
+    monkeypatch.setattr(writing, "TFLiteClassifier", _Described)
+    monkeypatch.setattr(subnet, "Verifier", _Verifier)
 
 
 class _Described:
@@ -46,13 +53,22 @@ class _Described:
         return {"input": {}, "output": {}}
 
 
+class _Verifier:
+    def __init__(self, *_):
+        pass
+
+    def verify(self, name, path, folder):
+        assert path.read_bytes()
+        return {"verified_images": 1, "keras_agreement": 1.0}
+
+
 def contents(folder) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_up_to_date_files_are_kept(smallest, supernet, folder, converted):
     before = contents(folder)
-    assert is_up_to_date(smallest.spec, folder, tuple(FORMATS), evaluated=True)
+    assert is_up_to_date(smallest.spec, folder, EXPORTED, evaluated=True)
     card = export_subnet(
         cut_out(supernet, smallest.spec), smallest.spec, folder, test_batches=smallest.batches
     )
@@ -75,8 +91,7 @@ def test_only_a_damaged_file_is_made_again(smallest, supernet, folder, converted
 def test_kept_keras_file_decides_the_weights(smallest, supernet, folder, monkeypatch):
     (folder / FORMATS["tflite_float32"]).unlink()
     seen = []
-    monkeypatch.setattr(subnet, "convert", lambda model, *_: seen.append(model) or b"file")
-    monkeypatch.setattr(subnet, "TFLiteClassifier", _Described)
+    stand_in(monkeypatch, lambda model, *_, **__: seen.append(model) or b"file")
     with supernet.kept_statistics():
         for variable in supernet.non_trainable_variables:  # as another recalibration leaves them
             variable.assign(variable * 1.1)
@@ -157,14 +172,14 @@ def test_full_temporary_folder_is_one_failure(smallest, supernet, tmp_path, monk
     def refuse(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(subnet.tempfile, "TemporaryDirectory", refuse)
+    monkeypatch.setattr(writing.tempfile, "TemporaryDirectory", refuse)
     with pytest.raises(FailureError, match="temporary folder: No space left on device"):
         export_subnet(cut_out(supernet, smallest.spec), smallest.spec, tmp_path, formats=["keras"])
     assert not (tmp_path / FORMATS["keras"]).exists()
 
 
 def test_unknown_format():
-    with pytest.raises(UsageError, match="keras, tflite_float32, tflite_int8; unknown: onnx"):
+    with pytest.raises(UsageError, match=f"{', '.join(FORMATS)}; unknown: onnx"):
         check_formats(["keras", "onnx"])
     with pytest.raises(UsageError, match="formats are some of"):
         check_formats([])

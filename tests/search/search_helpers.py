@@ -10,6 +10,7 @@ import numpy as np
 
 from mobile_bench import Measurement, Settings
 from mobile_bench.results import Delegation, Device, Timings, Tool, Verdict
+from ofa_tf.models import build_subnet
 from ofa_tf.spaces import SearchSpace, get_space
 
 TINY = get_space("ofa_mbv3_tiny")
@@ -72,8 +73,9 @@ class FakeDevice:
         self.converted = 0
         self.measured: list[str] = []
 
-    def convert(self, model) -> bytes:
+    def convert(self, plan, takes_images) -> bytes:
         self.converted += 1
+        model = build_subnet(plan, batch_size=1)
         work = 0.0
         for layer in model.layers:
             if layer.weights:

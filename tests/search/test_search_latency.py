@@ -303,20 +303,17 @@ def test_every_second_subnet_has_the_smallest_kernels_and_none_is_there_twice(qu
     assert not all(small)
 
 
-def test_models_that_take_images_normalize_them(tmp_path):
-    device, taking, others = FakeDevice(), set(), set()
+def test_models_are_told_whether_they_take_images(tmp_path):
+    device, told = FakeDevice(), {True: set(), False: set()}
     convert = device.convert
 
-    def record(model):
-        names = [layer.name for layer in model.layers]
-        takes_images = any(name.startswith("stem") for name in names)
-        (taking if takes_images else others).add("normalize" in names)
-        return convert(model)
+    def record(plan, takes_images):
+        told[takes_images].add(plan.blocks[0].name == "stem")
+        return convert(plan, takes_images)
 
     device.convert = record
-    build(device, tmp_path / "table.json", normalization=((120.0,) * 3, (60.0,) * 3))
-    assert taking == {True}
-    assert others == {False}
+    build(device, tmp_path / "table.json")
+    assert told == {True: {True}, False: {False}}
 
 
 def test_everything_is_in_the_file_and_nothing_else_is_left(quiet):
@@ -503,13 +500,14 @@ def test_too_few_subnets_or_rounds_are_refused(tmp_path, too_few):
 def test_the_real_thing_on_this_host(tmp_path):
     """No time is asserted: another process may take the machine at any moment."""
     import mobile_bench
-    from ofa_tf.export.tflite import convert
+    from ofa_tf.export import convert
+    from ofa_tf.models import build_subnet
 
     space = TINY.restrict(depths=(1,), kernel_sizes=(3, 5), expand_ratios=(2,), resolutions=(LOW,))
     table = build_latency_table(
         space,
         10,
-        convert=lambda model: convert(model, "float32"),
+        convert=lambda plan, takes_images: convert(build_subnet(plan), "float32"),
         measure=functools.partial(
             mobile_bench.measure, rounds=1, num_runs=20, min_secs=0.0, warmup_min_secs=0.0
         ),

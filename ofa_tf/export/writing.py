@@ -1,0 +1,137 @@
+"""Writes a network in each format: the file, and what the card says of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from ofa_tf.errors import FailureError, UsageError
+from ofa_tf.export.card import SubnetSpec, describe_file
+from ofa_tf.export.evaluation import as_inputs
+from ofa_tf.export.formats import FORMATS
+from ofa_tf.export.metadata import add_metadata
+from ofa_tf.export.quantization import CALIBRATED
+from ofa_tf.export.runtime import TFLiteClassifier
+from ofa_tf.export.saved_model import write_saved_model
+from ofa_tf.export.tflite import convert_subnet
+from ofa_tf.files import atomic_path
+
+
+class Qat(NamedTuple):
+    """How tflite_qat is made.
+
+    Attributes:
+        settings: what decides the file besides the subnet, ready for JSON.
+        train: from the Keras model to the content of the file and, for the card, the history of
+            the training, ready for JSON.
+    """
+
+    settings: dict[str, Any]
+    train: Callable[[keras.Model], tuple[bytes, list[dict[str, float]]]]
+
+
+class Source(NamedTuple):
+    """What the files of a subnet are made from.
+
+    Attributes:
+        model: the plain network.
+        spec: the subnet.
+        calibration_images: raw pixels, (n, resolution, resolution, 3), for CALIBRATED precisions.
+        qat: for tflite_qat.
+    """
+
+    model: keras.Model
+    spec: SubnetSpec
+    calibration_images: np.ndarray | None
+    qat: Qat | None
+
+
+def write_format(source: Source, name: str, path: pathlib.Path) -> dict[str, Any]:
+    """Writes one format to a path and returns what the card says of it.
+
+    Raises:
+        UsageError: there are no fit calibration images, or no settings for tflite_qat.
+        FailureError: the converter fails, or the disk refuses.
+    """
+    interface, entry = source.spec.interface, {}
+    if name.startswith("tflite_"):
+        content, entry = _tflite(source, name.removeprefix("tflite_"))
+        path.write_bytes(add_metadata(content, source.spec))
+        entry |= TFLiteClassifier(path).describe()
+    else:
+        if name == "keras":
+            path.write_bytes(keras_file(source.model))
+        else:
+            write_saved_model(source.model, path, interface, source.spec.class_names)
+        entry = {"dtype": "float32", "input": {"dtype": interface.dtype}}
+        entry["output"] = {"dtype": "float32"}
+    return {**describe_file(path), "file": FORMATS[name], **entry}
+
+
+@contextlib.contextmanager
+def staged(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a path beside `path`, of a file or a folder that takes its place after the block.
+
+    After any error in the block nothing is left there, and `path` stays as it was.
+
+    Raises:
+        FailureError: the disk refuses; names the path.
+    """
+    if path.suffix:
+        with atomic_path(path) as temporary:
+            yield temporary
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise FailureError(f"{path} could not be written: {error.strerror or error}.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def keras_file(model: keras.Model) -> bytes:
+    """The content of a .keras file; Keras itself writes to paths that end so only."""
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            path = pathlib.Path(scratch, FORMATS["keras"])
+            model.save(path)
+            return path.read_bytes()
+    except OSError as error:
+        raise FailureError(
+            f"{FORMATS['keras']} could not be made in the temporary folder: "
+            f"{error.strerror or error}."
+        ) from error
+
+
+def _tflite(source: Source, precision: str) -> tuple[bytes, dict[str, Any]]:
+    """The content of a file, and what the card says of how it was made."""
+    model, spec, images = source.model, source.spec, source.calibration_images
+    if precision == "qat":
+        if source.qat is None:
+            raise UsageError("tflite_qat is trained: say for how many epochs, --qat_epochs=N.")
+        content, history = source.qat.train(model)
+        return content, {"dtype": "int8", "qat": source.qat.settings, "qat_history": history}
+    if images is not None and spec.interface.input == "float32":
+        images = as_inputs(images, spec.interface)
+    content = convert_subnet(
+        model,
+        spec.plan,
+        spec.interface,
+        precision,
+        images,
+        form=spec.form,
+        batch_size=spec.batch_size,
+    )
+    counted = {"num_calibration_images": len(images)} if precision in CALIBRATED else {}
+    return content, {"dtype": precision, **counted}
