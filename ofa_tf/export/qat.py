@@ -31,6 +31,9 @@ from ofa_tf.export.interface import Interface
 from ofa_tf.models.subnet import SubnetBuilder
 from ofa_tf.spaces import Blueprint
 
+# The next import makes `tf.keras` mean tf_keras in the whole process, unless it is in use by then.
+tf.keras.layers  # noqa: B018
+
 try:
     import tensorflow_model_optimization as tfmot
     import tf_keras

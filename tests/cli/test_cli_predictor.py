@@ -32,6 +32,7 @@ def predict(workdir, *args):
     return run("predictor", f"--workdir={workdir}", f"--arch_images={IMAGES}", *args)
 
 
+@pytest.mark.slow
 def test_two_workers_and_one_that_fits(job):
     for worker, missing in ((1, 5), (0, 0), (1, 0)):
         ended = predict(job, "--num_archs=10", "--num_workers=2", f"--worker={worker}")

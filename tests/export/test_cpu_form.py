@@ -60,7 +60,10 @@ NETWORKS = ("ofa_mbv3_cifar", "ofa_proxyless_w1.3", "ofa_resnet_tiny")
 
 
 @pytest.mark.parametrize("builder", [BandedBuilder, ProductBuilder])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [NETWORKS[0], pytest.param(NETWORKS[1], marks=pytest.mark.slow), NETWORKS[2]],
+)
 def test_it_computes_what_the_plain_network_does(name, builder):
     model, plan, interface = network(name)
     images = draw_images(plan, 2)

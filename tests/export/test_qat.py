@@ -21,9 +21,6 @@ from ofa_tf.export.runtime import TFLiteClassifier
 from ofa_tf.models import build_subnet
 from ofa_tf.spaces import Blueprint, blueprint, get_space
 
-pytest.importorskip("tf_keras")
-pytest.importorskip("tensorflow_model_optimization")
-
 SIDE, NUM_CLASSES = 16, 10
 
 
@@ -158,6 +155,7 @@ def test_a_file_is_int8_throughout_in_one_partition(calibrated):
     assert described["output"]["dtype"] == "int8"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "options", "outside"),
     [
@@ -180,6 +178,7 @@ def test_other_families_and_interfaces_too(family, options, outside, tmp_path):
         assert (described["input"]["scale"], described["input"]["zero_point"]) == (1, 0)
 
 
+@pytest.mark.slow
 def test_plain_form_keeps_the_operations_of_phones(tmp_path):
     trained = train(PLANS["mbv3"], tmp_path, form="plain")
     assert_int8_throughout(trained)

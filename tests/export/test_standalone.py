@@ -74,6 +74,7 @@ def python(tmp_path_factory) -> pathlib.Path:
     return python
 
 
+@pytest.mark.slow
 def test_files_without_ofa_tf(python, smallest, tmp_path):
     plan, images, labels = smallest.spec.plan, smallest.images[:32], smallest.labels[:32]
     (tmp_path / "model.keras").write_bytes((smallest.folder / "model.keras").read_bytes())

@@ -185,6 +185,7 @@ def test_accuracy_drop_is_in_points():
 # -- interfaces -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "formats"),
     [
