@@ -145,11 +145,12 @@ class ExportTask:
         if self.images is None:
             return {}
         resolution = self.spec.plan.resolution
+        calibration_images = self.images.calibration(job, resolution)
         return {
-            "calibration_images": self.images.calibration(job, resolution),
+            "calibration_images": calibration_images,
             "test_batches": self.images.test(job, resolution),
             "verify_images": self.images.verify_images,
-            "qat": self.qat and _qat(self.qat, job, self.spec, report),
+            "qat": self.qat and _qat(self.qat, job, self.spec, calibration_images, report),
         }
 
 
@@ -195,27 +196,36 @@ def _opened(workdir: str) -> Job:
     return load_job(workdir)
 
 
-def _qat(options: QatOptions, job: Job, spec: SubnetSpec, report: Report) -> Qat:
+def _qat(
+    options: QatOptions,
+    job: Job,
+    spec: SubnetSpec,
+    calibration_images: np.ndarray,
+    report: Report,
+) -> Qat:
     from ofa_tf.data import MEAN, STD
-    from ofa_tf.export import Qat
+    from ofa_tf.export import Qat, convert_subnet
+    from ofa_tf.export.evaluation import as_inputs
+    from ofa_tf.export.verification import most_accurate
 
     resolution = spec.plan.resolution
 
     def progress(step: int, steps: int) -> None:
         report((0, f"{spec.name} tflite_qat, step {step} of {steps}"))
 
-    def train(model: keras.Model) -> tuple[bytes, list[dict]]:
+    def train(model: keras.Model) -> tuple[bytes, list[dict[str, Any]]]:
         from ofa_tf.export.qat import quantization_aware
 
         batches = job.data.train_batches(options.batch_size, [resolution], seed=0)
+        validation_batches = job.data.eval_batches(
+            "validation", resolution, 100, eval_crop=job.config["eval_crop"], normalize=False
+        )
         result = quantization_aware(
             model,
             spec.plan,
             spec.interface,
             train_batches=batches.map(lambda images, labels: (images * STD + MEAN, labels)),
-            validation_batches=job.data.eval_batches(
-                "validation", resolution, 100, eval_crop=job.config["eval_crop"], normalize=False
-            ),
+            validation_batches=validation_batches,
             epochs=options.epochs,
             steps_per_epoch=job.data.steps_per_epoch(options.batch_size),
             base_lr=options.base_lr,
@@ -223,6 +233,18 @@ def _qat(options: QatOptions, job: Job, spec: SubnetSpec, report: Report) -> Qat
             batch_size=spec.batch_size,
             progress=progress,
         )
-        return result.tflite, result.history
+        # Short of training, ranges of unchanged images may be better than those of augmented ones.
+        post_training = convert_subnet(
+            model,
+            spec.plan,
+            spec.interface,
+            "int8",
+            as_inputs(calibration_images, spec.interface),
+            form=spec.form,
+            batch_size=spec.batch_size,
+        )
+        files = {"trained": result.tflite, "post-training": post_training}
+        kept, accuracies = most_accurate(files, spec.interface, validation_batches)
+        return files[kept], [*result.history, {"kept": kept, "validation_accuracies": accuracies}]
 
     return Qat(dataclasses.asdict(options), train)

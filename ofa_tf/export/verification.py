@@ -6,6 +6,8 @@ import dataclasses
 import functools
 import os
 import pathlib
+import tempfile
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -191,6 +193,27 @@ def compare(
         entry["num_images"] = len(reference.labels)
         entry["accuracy_drop"] = reference.accuracy - scores.accuracy
     return entry
+
+
+def most_accurate(
+    files: Mapping[str, bytes], interface: Interface, batches: Batches
+) -> tuple[str, dict[str, float]]:
+    """Which of some .tflite files classifies best, the first of equals, and each one's accuracy.
+
+    Args:
+        files: their contents, by name.
+        interface: of all of them.
+        batches: raw pixels with labels.
+    """
+    accuracies = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for number, (name, content) in enumerate(files.items()):
+            path = pathlib.Path(folder, f"{number}.tflite")
+            path.write_bytes(content)
+            file = TFLiteClassifier(path)
+            scores = score(lambda pixels, file=file: file(as_inputs(pixels, interface)), batches)
+            accuracies[name] = scores.accuracy
+    return max(accuracies, key=accuracies.get), accuracies
 
 
 def describe_graph(path: str | os.PathLike, num_threads: int) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class Qat(NamedTuple):
     """
 
     settings: dict[str, Any]
-    train: Callable[[keras.Model], tuple[bytes, list[dict[str, float]]]]
+    train: Callable[[keras.Model], tuple[bytes, list[dict[str, Any]]]]
 
 
 class Source(NamedTuple):

@@ -29,7 +29,7 @@ from ofa_tf.export import (
 from ofa_tf.export.arena import arena_bytes
 from ofa_tf.export.evaluation import Scores, random_batches
 from ofa_tf.export.runtime import TFLiteClassifier
-from ofa_tf.export.verification import compare
+from ofa_tf.export.verification import compare, most_accurate
 from ofa_tf.report import file_table
 
 
@@ -337,6 +337,27 @@ def test_trained_file_is_made_again_for_other_settings(smallest, supernet, folde
     assert entry["qat_history"] == [{"epoch": 0, "validation_accuracy": 0.5}]
     assert entry["keras_agreement"] > 0.95
     assert first["files"]["tflite_int8"] == smallest.card["files"]["tflite_int8"]
+
+
+def test_the_most_accurate_file_is_found(smallest):
+    """By labels that are the classes of one of the files."""
+    precisions = ("float32", "int8")
+    paths = {p: smallest.folder / FORMATS[f"tflite_{p}"] for p in precisions}
+    files = {p: path.read_bytes() for p, path in paths.items()}
+    rng = np.random.default_rng(3)  # images between two kinds, on which the files differ
+    images = smallest.images + rng.normal(0, 60, smallest.images.shape)
+    images = images.clip(0, 255).astype(np.float32)
+    for best in precisions:
+        labels = TFLiteClassifier(paths[best])(images).argmax(-1)
+        found = most_accurate(files, smallest.spec.interface, [(images, labels)])
+        assert found[0] == best
+        assert found[1][best] == 1 > min(found[1].values())
+    assert (
+        most_accurate(
+            {"a": files["int8"], "b": files["int8"]}, smallest.spec.interface, [(images, labels)]
+        )[0]
+        == "a"
+    )
 
 
 def test_trained_file_needs_settings(smallest, supernet, tmp_path):
