@@ -240,7 +240,7 @@ def test_int8_files_are_smaller(files, tmp_path):
         flag = f"--tflite_precision={precision}"
         ended = run("search", *args, flag, *given(files, latency_table=None))
         if precision == "float32":
-            assert_one_message(ended, 2, "has file_kb <= 120: the least that one can have is 15")
+            assert_one_message(ended, 2, "has file_kb <= 120: the least that one can have is 16")
         else:
             assert ended.code == 0, ended.err
             params.append(subnets_in(tmp_path)[0]["params"])
