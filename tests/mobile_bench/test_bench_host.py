@@ -149,12 +149,17 @@ def test_bad_files_do_not_stop_the_good_ones(models, corrupt, tmp_path):
         assert caught.value.failures[str(path)].startswith(f"{path}: {message}")
 
 
-def disturb_second_model(sent: signal.Signals):
-    """Returns a progress callback that signals the worker before the second model's first round."""
+def disturb_second_model(sent: signal.Signals, before: list[int]):
+    """Returns a progress callback that signals the worker before the second model's first round.
+
+    Args:
+        sent: what to send.
+        before: children that this process had already, from other tests.
+    """
 
     def progress(done: int, total: int, model: str) -> None:
         if done == 1:
-            (worker,) = children(os.getpid())
+            (worker,) = set(children(os.getpid())) - set(before)
             os.kill(worker, sent)
 
     return progress
@@ -176,7 +181,7 @@ def test_a_crash_or_hang_costs_one_model(models, sent, message):
             rounds=2,
             max_secs=0.1,
             timeout_secs=1.0,
-            progress=disturb_second_model(sent),
+            progress=disturb_second_model(sent, before),
         )
     assert caught.value.failures == {paths[1]: f"{paths[1]}: {message}"}
     assert [row.model for row in caught.value.measurements] == [paths[0], paths[2]]
@@ -185,10 +190,10 @@ def test_a_crash_or_hang_costs_one_model(models, sent, message):
 
 
 def test_what_a_callback_raises_ends_the_worker(models):
-    workers = []
+    workers, before = [], children(os.getpid())
 
     def interrupt(*_):
-        workers.extend(children(os.getpid()))
+        workers.extend(set(children(os.getpid())) - set(before))
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
