@@ -85,6 +85,7 @@ def test_same_command_again_does_nothing(exported, network):
     assert {path: path.stat().st_mtime_ns for path in exported.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_file_of_another_name_names_the_network(network, tmp_path):
     """Without a run.config beside it, the resolution is 224, and the classes have given names."""
     (tmp_path / "mine.json").write_bytes(network.read_bytes())

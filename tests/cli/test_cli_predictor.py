@@ -52,6 +52,7 @@ def test_two_workers_and_one_that_fits(job):
     assert "The accuracy predictor is weak: only 10 archs were evaluated" in ended.err
 
 
+@pytest.mark.slow
 def test_it_is_fitted_again_only_when_something_changed(job):
     archs = evaluated(job, 60)
     ended = predict(job, "--num_archs=50")

@@ -48,6 +48,7 @@ def assert_same_checkpoint(workdir, expected, name: str) -> None:
         np.testing.assert_array_equal(mine[key], array, err_msg=key)
 
 
+@pytest.mark.slow
 def test_interrupted_and_killed_it_ends_like_an_undisturbed_run(trained, images, tmp_path):
     """SIGTERM amid the first phase, `kill -9` amid the second, then to the end."""
     workdir = tmp_path / "job"
