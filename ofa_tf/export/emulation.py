@@ -25,8 +25,8 @@ PROBABILITIES = (0.0, 255 / 256)
 # How far the file's outputs may be from the emulation's on the average, in steps of their scale,
 # and on which share of images it must choose a class that is best in the emulation too, give or
 # take some steps. Layers round values that are almost half-way to different sides, which adds up
-# to 0.6 steps in trained networks and to 2 with random weights.
-MAX_DEVIATION = 4.0
+# to 0.6 steps in trained networks, and with random weights to 2 in small ones and 6 in deep ones.
+MAX_DEVIATION = 8.0
 MIN_AGREEMENT = 0.9
 TIE_STEPS = 8
 VERIFIED_IMAGES = 64
