@@ -1,11 +1,12 @@
-"""Measures the exported formats: size, operations, delegate partitions and latency.
+"""Measures the exported formats: size, operations, delegate partitions, latency, and the export.
 
     python benchmarks/export_formats.py --output=DIR
 
 The largest, the smallest and two random subnets of each family at 224 px, with made-up weights, in
 every format and in both forms, and keras.applications.MobileNetV3Large converted the same way. All
 files are measured in turn on this host, one thread; ratios are to the subnet's float32 file in the
-cpu form. What is converted is kept in DIR, and what is measured in DIR/measurements.jsonl.
+cpu form. What is converted is kept in DIR, and what is measured in DIR/measurements.jsonl. A second
+table has the seconds to cut each of these subnets out of a supernet and to write its .keras file.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import argparse
 import json
 import multiprocessing
 import pathlib
-from collections.abc import Iterator
+import tempfile
+import time
 
 import keras
 import numpy as np
@@ -24,10 +26,10 @@ import mobile_bench
 import ofa_tf
 from ofa_tf.data import MEAN, STD
 from ofa_tf.export import Interface, convert, convert_subnet
-from ofa_tf.models import build_subnet
-from ofa_tf.spaces import Blueprint
+from ofa_tf.models import Supernet, build_subnet
+from ofa_tf.spaces import Arch, Blueprint
 
-RESOLUTION = 224
+RESOLUTION, NUM_CLASSES = 224, 1000
 # Precision and form of each file of a subnet.
 FILES = (
     ("float32", "cpu"),
@@ -43,14 +45,20 @@ INTERFACE = Interface((MEAN, STD))
 def main() -> None:
     args = _arguments()
     args.output.mkdir(parents=True, exist_ok=True)
-    macs = {}
-    jobs = [(name, plan) for space in args.spaces for name, plan in _subnets(space, args.random)]
-    macs |= {name: plan.macs for name, plan in jobs}
+    subnets = {name: _archs(name, args.random) for name in args.spaces}
+    plans = {
+        f"{space}.{which}": ofa_tf.get_space(space).blueprint(arch, NUM_CLASSES)
+        for space, archs in subnets.items()
+        for which, arch in archs.items()
+    }
+    macs = {name: plan.macs for name, plan in plans.items()}
     # A process for each: what TensorFlow holds of a large network after its conversion adds up.
     context = multiprocessing.get_context("spawn")
     with context.Pool(1, maxtasksperchild=1) as pool:
-        tasks = [(args.output, name, plan, args.files) for name, plan in jobs]
+        tasks = [(args.output, name, plan, args.files) for name, plan in plans.items()]
         list(tqdm(pool.imap(_convert_all, tasks, chunksize=1), "convert", len(tasks)))
+        timed = pool.imap(_seconds_to_materialize, subnets.items(), chunksize=1)
+        seconds = dict(zip(subnets, tqdm(timed, "materialize", len(subnets)), strict=True))
     if args.keras:
         macs["MobileNetV3Large"] = _convert_keras(args.output)
     paths = sorted(args.output.glob("*.tflite"))
@@ -58,17 +66,30 @@ def main() -> None:
     rows = [_row(path, measured, macs) for path in paths]
     (args.output / "rows.json").write_text(json.dumps(rows, indent=1))
     _print(rows)
+    _print_seconds(seconds)
 
 
-def _subnets(space_name: str, count: int) -> Iterator[tuple[str, Blueprint]]:
-    """The plans of the largest, the smallest and some random subnets, by name."""
+def _archs(space_name: str, count: int) -> dict[str, Arch]:
+    """The largest, the smallest and some random subnets."""
     space, rng = ofa_tf.get_space(space_name), np.random.default_rng(0)
     side = RESOLUTION if RESOLUTION in space.resolutions else max(space.resolutions)
     space = space.restrict(resolutions=[side])
     archs = {"largest": space.max(), "smallest": space.min()}
-    archs |= {f"random{number}": space.sample(rng) for number in range(1, count + 1)}
-    for which, arch in archs.items():
-        yield f"{space_name}.{which}", space.blueprint(arch, 1000)
+    return archs | {f"random{number}": space.sample(rng) for number in range(1, count + 1)}
+
+
+def _seconds_to_materialize(task: tuple[str, dict[str, Arch]]) -> dict[str, tuple[float, float]]:
+    """Seconds to cut each subnet out of a supernet, and to write its .keras file."""
+    space_name, archs = task
+    supernet, seconds = Supernet(ofa_tf.get_space(space_name), NUM_CLASSES), {}
+    with tempfile.TemporaryDirectory() as folder:
+        for which, arch in archs.items():
+            start = time.perf_counter()
+            model = supernet.subnet(arch, **INTERFACE.build_options)
+            cut_out = time.perf_counter()
+            model.save(pathlib.Path(folder, "model.keras"))
+            seconds[which] = (cut_out - start, time.perf_counter() - cut_out)
+    return seconds
 
 
 def _convert_all(task: tuple[pathlib.Path, str, Blueprint, list[tuple[str, str]]]) -> None:
@@ -151,6 +172,13 @@ def _print(rows: list[dict]) -> None:
             f"| {row['partitions']} | {row['ms']:.2f} | {row['ratio']:.2f} "
             f"| {row['us_per_mmac']:.1f} |"
         )
+
+
+def _print_seconds(seconds: dict[str, dict[str, tuple[float, float]]]) -> None:
+    print("\n| subnet | s to materialize | s to save | s in all |\n|---|---|---|---|")
+    for space, archs in seconds.items():
+        for which, (cut_out, saved) in archs.items():
+            print(f"| {space}.{which} | {cut_out:.2f} | {saved:.2f} | {cut_out + saved:.2f} |")
 
 
 def _path(folder: pathlib.Path, name: str, precision: str, form: str) -> pathlib.Path:

@@ -1,4 +1,7 @@
-"""The two errors that end a command with one clear message instead of a traceback."""
+"""The two errors that end a command with one clear message instead of a traceback.
+
+Also `first_line`, which such a message takes of another library's error.
+"""
 
 
 class UsageError(ValueError):
@@ -10,3 +13,9 @@ class UsageError(ValueError):
 
 class FailureError(RuntimeError):
     """The request was fine but the work could not be done: a full disk, say. Exit code 1."""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an error of another library says, for a message of ours."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

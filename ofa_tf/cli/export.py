@@ -171,7 +171,7 @@ def _cut_outs(
     tasks: list[ExportTask], job: Job, sources: dict[str, Job], scratch: pathlib.Path | None
 ) -> Iterator[tuple[str, ExportTask]]:
     """The tasks with models, which are in files of the scratch folder for other processes."""
-    from ofa_tf.export.writing import keras_file
+    from ofa_tf.export.keras_file import keras_file
 
     source = None
     for task in tasks:

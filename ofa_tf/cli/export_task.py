@@ -145,12 +145,11 @@ class ExportTask:
         if self.images is None:
             return {}
         resolution = self.spec.plan.resolution
-        calibration_images = self.images.calibration(job, resolution)
         return {
-            "calibration_images": calibration_images,
+            "calibration_images": self.images.calibration(job, resolution),
             "test_batches": self.images.test(job, resolution),
             "verify_images": self.images.verify_images,
-            "qat": self.qat and _qat(self.qat, job, self.spec, calibration_images, report),
+            "qat": self.qat and _qat(self.qat, job, self.spec, report),
         }
 
 
@@ -171,9 +170,9 @@ class ModelFile:
     path: pathlib.Path
 
     def __call__(self) -> keras.Model:
-        import keras
+        from ofa_tf.export.keras_file import load_keras_file
 
-        return keras.models.load_model(self.path, compile=False)
+        return load_keras_file(self.path)
 
 
 def run_task(task: ExportTask, report: Report, job: Job | None = None) -> None:
@@ -196,19 +195,14 @@ def _opened(workdir: str) -> Job:
     return load_job(workdir)
 
 
-def _qat(
-    options: QatOptions,
-    job: Job,
-    spec: SubnetSpec,
-    calibration_images: np.ndarray,
-    report: Report,
-) -> Qat:
+def _qat(options: QatOptions, job: Job, spec: SubnetSpec, report: Report) -> Qat:
     from ofa_tf.data import MEAN, STD
-    from ofa_tf.export import Qat, convert_subnet
-    from ofa_tf.export.evaluation import as_inputs
-    from ofa_tf.export.verification import most_accurate
+    from ofa_tf.export import Qat
 
     resolution = spec.plan.resolution
+    validation_batches = job.data.eval_batches(
+        "validation", resolution, 100, eval_crop=job.config["eval_crop"], normalize=False
+    )
 
     def progress(step: int, steps: int) -> None:
         report((0, f"{spec.name} tflite_qat, step {step} of {steps}"))
@@ -217,9 +211,6 @@ def _qat(
         from ofa_tf.export.qat import quantization_aware
 
         batches = job.data.train_batches(options.batch_size, [resolution], seed=0)
-        validation_batches = job.data.eval_batches(
-            "validation", resolution, 100, eval_crop=job.config["eval_crop"], normalize=False
-        )
         result = quantization_aware(
             model,
             spec.plan,
@@ -233,18 +224,6 @@ def _qat(
             batch_size=spec.batch_size,
             progress=progress,
         )
-        # Short of training, ranges of unchanged images may be better than those of augmented ones.
-        post_training = convert_subnet(
-            model,
-            spec.plan,
-            spec.interface,
-            "int8",
-            as_inputs(calibration_images, spec.interface),
-            form=spec.form,
-            batch_size=spec.batch_size,
-        )
-        files = {"trained": result.tflite, "post-training": post_training}
-        kept, accuracies = most_accurate(files, spec.interface, validation_batches)
-        return files[kept], [*result.history, {"kept": kept, "validation_accuracies": accuracies}]
+        return result.tflite, result.history
 
-    return Qat(dataclasses.asdict(options), train)
+    return Qat(dataclasses.asdict(options), train, validation_batches)

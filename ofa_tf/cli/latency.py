@@ -62,6 +62,7 @@ def latency() -> None:
     space, num_classes = _measured_space(workdir)
     path = common.latency_file(workdir)
     if path.exists():
+        _check_kept(path, space)
         common.log.info("%s is there already; remove it to measure anew.", path)
         return
     resolutions = common.whole_numbers("latency_resolutions")
@@ -70,6 +71,16 @@ def latency() -> None:
     table = _measure(space, num_classes, path, resolutions)
     print(_summary(table))
     common.log.info("The latency table is %s.", path)
+
+
+def _check_kept(path: pathlib.Path, space: SearchSpace) -> None:
+    """Raises UsageError where ofa-search would refuse the table that is there."""
+    from ofa_tf.search import LatencyTable
+
+    try:
+        LatencyTable.load(path, space, FLAGS.tflite_precision, FLAGS.form)
+    except UsageError as error:
+        raise UsageError(f"{error} ofa-latency measures anew once {path} is removed.") from error
 
 
 def _measured_space(workdir: Workdir) -> tuple[SearchSpace, int]:

@@ -23,7 +23,7 @@ from ofa_tf.data.sources import (
     Shard,
     decode_rgb,
 )
-from ofa_tf.errors import FailureError, UsageError
+from ofa_tf.errors import FailureError, UsageError, first_line
 
 _log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def _find_builder(dataset: str, tfds_dir: str | None) -> tfds.core.DatasetBuilde
             f"image-classification set can be named too.{hint}"
         ) from None
     except (ValueError, AssertionError, ImportError) as error:  # a config, version or namespace
-        raise UsageError(f"TFDS cannot open {dataset!r}: {_first_line(error)}") from None
+        raise UsageError(f"TFDS cannot open {dataset!r}: {first_line(error).rstrip('.')}") from None
 
 
 def _supervised_keys(dataset: str, builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
@@ -110,8 +110,8 @@ def _prepare(dataset: str, builder: tfds.core.DatasetBuilder) -> None:
     except Exception as error:  # whatever the set's own code or the network throws
         raise FailureError(
             f"The TFDS set {dataset!r} is not prepared under {builder.data_dir} and preparing it "
-            f"failed: {_first_line(error)}. Run `tfds build {dataset}` where the network is "
-            "reachable and give its folder as tfds_dir, or use the embedded set "
+            f"failed: {first_line(error).rstrip('.')}. Run `tfds build {dataset}` where the "
+            "network is reachable and give its folder as tfds_dir, or use the embedded set "
             f"{EMBEDDED_DATASET}."
         ) from None
 
@@ -212,8 +212,3 @@ def _skip_images(features: tfds.features.FeaturesDict) -> dict[str, tfds.decode.
         for key, feature in features.items()
         if isinstance(feature, tfds.features.Image)
     }
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__

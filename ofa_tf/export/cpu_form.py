@@ -22,7 +22,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ofa_tf.models.subnet import SubnetBuilder, build_subnet
+from ofa_tf.errors import UsageError
+from ofa_tf.models.subnet import SubnetBuilder, Weights
 from ofa_tf.spaces import Blueprint, blueprint
 
 # The most taps that XNNPACK's depthwise kernels have, on all its architectures.
@@ -31,12 +32,16 @@ MAX_TAPS = 25
 # How many times too large an activation is as a product.
 FACTORS = {"hard_swish": 6.0, "hard_sigmoid": 6.0}
 
-# Named weights of a network's layers.
-Weights = dict[str, list[np.ndarray]]
-
 
 class BandedBuilder(SubnetBuilder):
     """Writes large depthwise convolutions as sums, with their batch norm folded in."""
+
+    def adapted(self, weights):
+        adapted = dict(super().adapted(weights))
+        for block in self.plan.blocks:
+            if isinstance(block, blueprint.InvertedResidual):
+                adapted |= _depthwise_weights(weights, block, self.plan.bn_epsilon)
+        return adapted
 
     def normalize(self, inputs, mean, std):
         _, height, width, channels = inputs.shape
@@ -66,6 +71,9 @@ class BandedBuilder(SubnetBuilder):
 
 class ProductBuilder(BandedBuilder):
     """Writes hard-swish as a product too, and means as convolutions, for integers."""
+
+    def adapted(self, weights):
+        return super().adapted(_divided_by_factors(weights, self.plan))
 
     def activation(self, kind, inputs, name):
         if kind == "hard_sigmoid":
@@ -106,75 +114,62 @@ class _Gate(keras.layers.Layer):
         return tf.quantization.fake_quant_with_min_max_args(tf.nn.relu6(inputs), 0.0, 6.0)
 
 
-def to_cpu_form(
-    model: keras.Model,
-    plan: Blueprint,
-    *,
-    builder: type[BandedBuilder] = BandedBuilder,
-    **options,
-) -> keras.Model:
-    """The same network in the CPU form.
-
-    Args:
-        model: what `build_subnet(plan)` built, with any input and head.
-        plan: its Blueprint.
-        builder: BandedBuilder, or one with the products too.
-        **options: of `build_subnet`.
-
-    Returns: a model of the builder's library that computes what the given one computes.
-    """
-    written = build_subnet(plan, builder=builder, **options)
-    weights = {layer.name: layer.get_weights() for layer in model.layers if layer.weights}
-    if issubclass(builder, ProductBuilder):
-        _divide_by_factors(weights, plan)
-    _cut_and_split_kernels(weights, plan)
-    for layer in written.layers:
-        if layer.weights:
-            layer.set_weights(weights[layer.name])
-    return written
-
-
 def bands(kernel_size: int) -> list[tuple[int, int]]:
     """Rows of a square kernel, from and to, in bands of no more than MAX_TAPS taps."""
     rows = MAX_TAPS // kernel_size
     return [(start, min(start + rows, kernel_size)) for start in range(0, kernel_size, rows)]
 
 
-def _cut_and_split_kernels(weights: Weights, plan: Blueprint) -> None:
-    """Cuts the depthwise kernels, and adds the bands of the large ones, batch norm folded in."""
-    for block in plan.blocks:
-        name = f"{block.name}_depthwise_conv"
-        if name not in weights:
-            continue
-        (kernel,), needed = weights[name], block.needed_kernel_size
-        cut = (block.kernel_size - needed) // 2
-        kernel = kernel[cut : cut + needed, cut : cut + needed]
-        weights[name] = [kernel]
-        if needed**2 <= MAX_TAPS:
-            continue
-        gamma, beta, mean, variance = weights[f"{block.name}_depthwise_bn"]
-        scale = gamma / np.sqrt(variance + plan.bn_epsilon)
-        kernel = kernel * scale[:, None]
-        for number, (start, end) in enumerate(bands(needed)):
-            bias = [beta - mean * scale] if number == 0 else []
-            weights[f"{name}_{number}"] = [kernel[start:end], *bias]
+def _depthwise_weights(
+    weights: Weights, block: blueprint.InvertedResidual, bn_epsilon: float
+) -> Weights:
+    """A block's depthwise kernel cut to what is needed, or its bands, batch norm folded in."""
+    name = f"{block.name}_depthwise_conv"
+    (kernel,), needed = weights[name], block.needed_kernel_size
+    cut = (block.kernel_size - needed) // 2
+    kernel = kernel[cut : cut + needed, cut : cut + needed]
+    if needed**2 <= MAX_TAPS:
+        return {name: [kernel]}
+    gamma, beta, mean, variance = weights[f"{block.name}_depthwise_bn"]
+    scale = gamma / np.sqrt(variance + bn_epsilon)
+    kernel, bias = kernel * scale[:, None], beta - mean * scale
+    return {
+        f"{name}_{number}": [kernel[start:end], *([bias] if number == 0 else [])]
+        for number, (start, end) in enumerate(bands(needed))
+    }
 
 
-def _divide_by_factors(weights: Weights, plan: Blueprint) -> None:
-    """Makes weights read activations that are too large, and the sums of blocks as large."""
-    factor = 1.0  # of what enters the block
+def _divided_by_factors(weights: Weights, plan: Blueprint) -> Weights:
+    """Weights that read activations that are too large, and make the sums of blocks as large.
+
+    Raises UsageError for a block, of no built-in space, whose sum would mix two sizes.
+    """
+    weights, factor = dict(weights), 1.0  # of what enters the block
     for block in plan.blocks:
         if isinstance(block, blueprint.InvertedResidual):
             factor = _divide_inverted_residual(weights, block, factor)
         elif isinstance(block, blueprint.Bottleneck):
+            if factor != 1 or block.activation in FACTORS:
+                raise _unfit(block)
             shape = (block.stride, block.stride, block.in_channels, 1)
             weights[f"{block.name}_shortcut_pool"] = [np.full(shape, 1 / block.stride**2)]
         elif isinstance(block, blueprint.Conv):
             _divide(weights, f"{block.name}_conv", factor)
-            factor = FACTORS.get(block.activation, 1.0)
+            entering, factor = factor, FACTORS.get(block.activation, 1.0)
+            if block.shortcut and entering != factor:
+                raise _unfit(block)
         elif isinstance(block, blueprint.Classifier):
             _divide(weights, f"{block.name}_dense", factor)
             factor = 1.0
+    return weights
+
+
+def _unfit(block: blueprint.Block) -> UsageError:
+    return UsageError(
+        f"The integer files of the cpu form have no way to write {block.name}: what it adds or "
+        f"reads is a hard-swish, which is six times too large in them. Use the plain form "
+        f"(--form=plain)."
+    )
 
 
 def _divide_inverted_residual(

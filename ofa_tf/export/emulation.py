@@ -17,7 +17,7 @@ from ofa_tf.errors import FailureError
 from ofa_tf.export.evaluation import Batches
 from ofa_tf.export.interface import Interface
 from ofa_tf.export.runtime import TFLiteClassifier
-from ofa_tf.quiet import native_output_dropped
+from ofa_tf.export.tflite import conversion
 
 # The runtime's scale of a sigmoid or a softmax is 1 / 256, whatever comes out.
 PROBABILITIES = (0.0, 255 / 256)
@@ -117,7 +117,7 @@ def convert_emulation(emulation: Emulation, resolution: int, batch_size: int) ->
     Raises:
         FailureError: TensorFlow does not convert it.
     """
-    border, name = emulation.border, emulation.network.name
+    border = emulation.border
     interface = border.interface
     shape = (batch_size, resolution, resolution, len(interface.normalization[0]))
 
@@ -125,20 +125,14 @@ def convert_emulation(emulation: Emulation, resolution: int, batch_size: int) ->
         return {interface.output_name: border.leaving(emulation.logits(image))}
 
     function = tf.function(run, input_signature=[tf.TensorSpec(shape, tf.float32, name="image")])
-    try:
-        with native_output_dropped():
-            converter = tf.lite.TFLiteConverter.from_concrete_functions(
-                [function.get_concrete_function()], emulation
-            )
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-            integer = tf.uint8 if interface.input == "uint8" else tf.int8
-            converter.inference_input_type = converter.inference_output_type = integer
-            return converter.convert()
-    except Exception as error:  # the converter raises whatever its layers raise
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise FailureError(
-            f"TensorFlow could not convert {name} to TFLite after its training: {lines[0]}"
-        ) from error
+    with conversion(f"{emulation.network.name} to TFLite after its training"):
+        converter = tf.lite.TFLiteConverter.from_concrete_functions(
+            [function.get_concrete_function()], emulation
+        )
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        integer = tf.uint8 if interface.input == "uint8" else tf.int8
+        converter.inference_input_type = converter.inference_output_type = integer
+        return converter.convert()
 
 
 def verify_file(content: bytes, emulation: Emulation, batches: Batches) -> None:

@@ -13,6 +13,7 @@ from ofa_tf.errors import FailureError, UsageError
 from ofa_tf.export.card import CARD
 from ofa_tf.export.formats import FORMATS
 from ofa_tf.export.interface import Interface
+from ofa_tf.export.keras_file import load_keras_file
 from ofa_tf.files import read_json
 from ofa_tf.interop import download_specialized, load_specialized, read_net_config
 from ofa_tf.models import build_subnet, copy_weights
@@ -109,11 +110,7 @@ def _read_published(folder: pathlib.Path) -> _Trained:
 def _read_exported(folder: pathlib.Path) -> _Trained:
     plan = read_net_config(folder / "net.config")
     path = folder / FORMATS["keras"]
-    try:
-        model = keras.models.load_model(path, compile=False)
-    except Exception as error:  # Keras raises whatever the file's content leads to
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise FailureError(f"{path} could not be loaded as a Keras model: {reason}") from error
+    model = load_keras_file(path)
     return _Trained(path, model, plan, _read_normalization(folder / CARD, plan))
 
 

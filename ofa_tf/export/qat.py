@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from ofa_tf.errors import UsageError
-from ofa_tf.export.cpu_form import Int8Builder, to_cpu_form
+from ofa_tf.export.cpu_form import Int8Builder
 from ofa_tf.export.emulation import (
     PROBABILITIES,
     Border,
@@ -28,7 +28,7 @@ from ofa_tf.export.emulation import (
 from ofa_tf.export.evaluation import Batches, classify, top1
 from ofa_tf.export.formats import FORMS
 from ofa_tf.export.interface import Interface
-from ofa_tf.models.subnet import SubnetBuilder
+from ofa_tf.models.subnet import SubnetBuilder, rewrite
 from ofa_tf.spaces import Blueprint
 
 # The next import makes `tf.keras` mean tf_keras in the whole process, unless it is in use by then.
@@ -108,7 +108,7 @@ def quantization_aware(
         progress: called with the steps that are done and all steps, after each.
 
     Raises:
-        UsageError: an unknown form, or there are no images.
+        UsageError: an unknown form, one that does not write the network, or no images.
         FailureError: TensorFlow does not convert the network, or the file's outputs are not the
             emulation's.
     """
@@ -186,7 +186,7 @@ class _HardSwish(layers.Layer):
 def written_in_tf_keras(model: keras.Model, plan: Blueprint, form: str) -> tf_keras.Model:
     """The network from normalized images to logits in tf_keras, float32, in a form."""
     builder = {"cpu": _CpuBuilder, "plain": _PlainBuilder}[form]
-    return to_cpu_form(model, plan, builder=builder, name=model.name)
+    return rewrite(model, plan, builder, name=model.name)
 
 
 class _KernelQuantizer(quantizers.Quantizer):

@@ -17,6 +17,7 @@ from ofa_tf.errors import FailureError, UsageError
 from ofa_tf.export.card import SubnetSpec, load_card, save_card
 from ofa_tf.export.evaluation import Batches, random_batches
 from ofa_tf.export.formats import FORMATS, check_formats
+from ofa_tf.export.keras_file import load_keras_file
 from ofa_tf.export.verification import Thresholds, UnfitError, Verifier
 from ofa_tf.export.writing import Qat, Source, staged, write_format
 from ofa_tf.files import write_bytes
@@ -180,9 +181,9 @@ def _kept_model(folder: pathlib.Path, spec: SubnetSpec) -> keras.Model:
     """The folder's own Keras model, from which the other files were made."""
     path = folder / FORMATS["keras"]
     try:
-        model = keras.models.load_model(path, compile=False)
+        model = load_keras_file(path)
         _check_model(model, spec)
-    except Exception as error:  # Keras raises whatever the file's content leads to
+    except (FailureError, UsageError) as error:
         raise FailureError(
             f"{path} cannot be loaded as the Keras model of {spec.name}. Remove it, and export "
             f"the subnet again."
@@ -197,8 +198,8 @@ def _check_model(model: keras.Model, spec: SubnetSpec) -> None:
         "parameters": spec.plan.params,
     }
     given = {
-        "input": tuple(model.input_shape[1:]),
-        "output": tuple(model.output_shape[1:]),
+        "input": _size(model.input_shape),
+        "output": _size(model.output_shape),
         "parameters": sum(math.prod(v.shape) for v in model.trainable_variables),
     }
     for what, value in wanted.items():
@@ -207,6 +208,11 @@ def _check_model(model: keras.Model, spec: SubnetSpec) -> None:
                 f"The model that is to be exported as {spec.name} is another network: its {what} "
                 f"are {given[what]}, those of {spec.name} are {value}."
             )
+
+
+def _size(shape: Any) -> Any:
+    """A shape without its batch; the shapes of several inputs or outputs as they are."""
+    return shape[1:] if isinstance(shape, tuple) else shape
 
 
 def _texts(spec: SubnetSpec) -> dict[str, str]:

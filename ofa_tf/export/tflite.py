@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from ofa_tf.errors import FailureError, UsageError
-from ofa_tf.export.cpu_form import BandedBuilder, Int8Builder, ProductBuilder, to_cpu_form
+from ofa_tf.errors import FailureError, UsageError, first_line
+from ofa_tf.export.cpu_form import BandedBuilder, Int8Builder, ProductBuilder
 from ofa_tf.export.formats import FORMS
 from ofa_tf.export.interface import Interface
 from ofa_tf.export.quantization import (
@@ -19,12 +20,14 @@ from ofa_tf.export.quantization import (
     set_precision,
     spanning_all_pixels,
 )
-from ofa_tf.models import copy_weights
-from ofa_tf.models.subnet import build_subnet
+from ofa_tf.models.subnet import SubnetBuilder, rewrite
 from ofa_tf.quiet import native_output_dropped
 from ofa_tf.spaces import Blueprint
 
 Images = Sequence[np.ndarray] | np.ndarray
+
+# What writes the CPU form of these precisions; BandedBuilder that of the others.
+_CPU_BUILDERS = {"int8": Int8Builder, "int16x8": ProductBuilder}
 
 
 def convert_subnet(
@@ -53,21 +56,16 @@ def convert_subnet(
     Returns: the content of a .tflite file.
 
     Raises:
-        UsageError: an unknown precision or form; no calibration images, or unfit ones.
+        UsageError: an unknown precision or form; no calibration images, or unfit ones; a network
+            that the form does not write.
         FailureError: TensorFlow does not convert the model.
     """
     if form not in FORMS:
         raise UsageError(f"form is one of {', '.join(FORMS)}, not {form!r}.")
+    builder = _CPU_BUILDERS.get(precision, BandedBuilder) if form == "cpu" else SubnetBuilder
     # Bytes become floats outside the network: quantized files have a border for that.
     options = {**interface.build_options, "input_dtype": "float32", "name": model.name}
-    if form == "cpu":
-        builder = {"int8": Int8Builder, "int16x8": ProductBuilder}.get(precision, BandedBuilder)
-        written = to_cpu_form(model, plan, builder=builder, **options)
-    elif interface.dtype == "float32":
-        written = model
-    else:
-        written = build_subnet(plan, **options)
-        copy_weights(model, written)
+    written = rewrite(model, plan, builder, **options)
     if interface.input != "float32" and calibration_images is not None:
         calibration_images = spanning_all_pixels(calibration_images)
     return convert(
@@ -124,17 +122,26 @@ def convert(
     integer = "uint8" if input_dtype == "uint8" else "int8"
     if precision == "int8":
         input_dtype = "float32"  # the converter itself puts integers at the border
+    with conversion(f"{model.name} to {precision} TFLite"):
+        module = _frozen(model, batch_size, input_dtype, output_name)
+        function = module.run.get_concrete_function()
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
+        set_precision(converter, precision, batches, integer)
+        return converter.convert()
+
+
+@contextlib.contextmanager
+def conversion(what: str) -> Iterator[None]:
+    """A conversion without TensorFlow's own output, all of whose errors are a FailureError.
+
+    Args:
+        what: is converted to what, for the message.
+    """
     try:
         with native_output_dropped():
-            module = _frozen(model, batch_size, input_dtype, output_name)
-            function = module.run.get_concrete_function()
-            converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
-            set_precision(converter, precision, batches, integer)
-            return converter.convert()
+            yield
     except Exception as error:  # the converter raises whatever its layers raise
-        raise FailureError(
-            f"TensorFlow could not convert {model.name} to {precision} TFLite: {_first_line(error)}"
-        ) from error
+        raise FailureError(f"TensorFlow could not convert {what}: {first_line(error)}") from error
 
 
 def _frozen(model: keras.Model, batch_size: int, input_dtype: str, output_name: str) -> tf.Module:
@@ -160,8 +167,3 @@ def _frozen(model: keras.Model, batch_size: int, input_dtype: str, output_name: 
     module = tf.Module()
     module.run = tf.function(run, input_signature=signature)
     return module
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

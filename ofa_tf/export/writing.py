@@ -6,7 +6,6 @@ import contextlib
 import os
 import pathlib
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -15,13 +14,15 @@ import numpy as np
 
 from ofa_tf.errors import FailureError, UsageError
 from ofa_tf.export.card import SubnetSpec, describe_file
-from ofa_tf.export.evaluation import as_inputs
+from ofa_tf.export.evaluation import Batches, as_inputs
 from ofa_tf.export.formats import FORMATS
+from ofa_tf.export.keras_file import keras_file
 from ofa_tf.export.metadata import add_metadata
 from ofa_tf.export.quantization import CALIBRATED
 from ofa_tf.export.runtime import TFLiteClassifier
 from ofa_tf.export.saved_model import write_saved_model
 from ofa_tf.export.tflite import convert_subnet
+from ofa_tf.export.verification import most_accurate
 from ofa_tf.files import atomic_path
 
 
@@ -30,12 +31,15 @@ class Qat(NamedTuple):
 
     Attributes:
         settings: what decides the file besides the subnet, ready for JSON.
-        train: from the Keras model to the content of the file and, for the card, the history of
+        train: from the Keras model to the content of a file and, for the card, the history of
             the training, ready for JSON.
+        validation_batches: raw pixels with labels, on which the file must be no worse than that
+            of tflite_int8 to be kept.
     """
 
     settings: dict[str, Any]
     train: Callable[[keras.Model], tuple[bytes, list[dict[str, Any]]]]
+    validation_batches: Batches
 
 
 class Source(NamedTuple):
@@ -44,7 +48,8 @@ class Source(NamedTuple):
     Attributes:
         model: the plain network.
         spec: the subnet.
-        calibration_images: raw pixels, (n, resolution, resolution, 3), for CALIBRATED precisions.
+        calibration_images: raw pixels, (n, resolution, resolution, 3), for CALIBRATED precisions
+            and tflite_qat.
         qat: for tflite_qat.
     """
 
@@ -100,28 +105,11 @@ def staged(path: pathlib.Path) -> Iterator[pathlib.Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def keras_file(model: keras.Model) -> bytes:
-    """The content of a .keras file; Keras itself writes to paths that end so only."""
-    try:
-        with tempfile.TemporaryDirectory() as scratch:
-            path = pathlib.Path(scratch, FORMATS["keras"])
-            model.save(path)
-            return path.read_bytes()
-    except OSError as error:
-        raise FailureError(
-            f"{FORMATS['keras']} could not be made in the temporary folder: "
-            f"{error.strerror or error}."
-        ) from error
-
-
 def _tflite(source: Source, precision: str) -> tuple[bytes, dict[str, Any]]:
     """The content of a file, and what the card says of how it was made."""
-    model, spec, images = source.model, source.spec, source.calibration_images
     if precision == "qat":
-        if source.qat is None:
-            raise UsageError("tflite_qat is trained: say for how many epochs, --qat_epochs=N.")
-        content, history = source.qat.train(model)
-        return content, {"dtype": "int8", "qat": source.qat.settings, "qat_history": history}
+        return _trained_tflite(source)
+    model, spec, images = source.model, source.spec, source.calibration_images
     if images is not None and spec.interface.input == "float32":
         images = as_inputs(images, spec.interface)
     content = convert_subnet(
@@ -135,3 +123,19 @@ def _tflite(source: Source, precision: str) -> tuple[bytes, dict[str, Any]]:
     )
     counted = {"num_calibration_images": len(images)} if precision in CALIBRATED else {}
     return content, {"dtype": precision, **counted}
+
+
+def _trained_tflite(source: Source) -> tuple[bytes, dict[str, Any]]:
+    """The better of the trained file and that of tflite_int8, and what the card says of it.
+
+    Short of training, ranges of unchanged images may be better than those of augmented ones.
+    """
+    qat = source.qat
+    if qat is None:
+        raise UsageError("tflite_qat is trained: say for how many epochs, --qat_epochs=N.")
+    trained, history = qat.train(source.model)
+    post_training, _ = _tflite(source, "int8")
+    files = {"trained": trained, "post-training": post_training}
+    kept, accuracies = most_accurate(files, source.spec.interface, qat.validation_batches)
+    history = [*history, {"kept": kept, "validation_accuracies": accuracies}]
+    return files[kept], {"dtype": "int8", "qat": qat.settings, "qat_history": history}

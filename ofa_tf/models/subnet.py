@@ -12,6 +12,9 @@ from ofa_tf.spaces import Blueprint, blueprint
 
 HEADS = ("logits", "softmax", "features")
 
+# What a network's layers hold, by their names.
+Weights = dict[str, list[np.ndarray]]
+
 _ACTIVATIONS = {"relu6": "relu6", "swish": "silu", "hard_swish": "hard_silu"}
 
 
@@ -73,6 +76,31 @@ def copy_weights(source: keras.Model, target: keras.Model) -> None:
             layer.set_weights(source.get_layer(layer.name).get_weights())
 
 
+def rewrite(
+    model: keras.Model, plan: Blueprint, builder: type[SubnetBuilder], **options
+) -> keras.Model:
+    """The same network as another builder writes it, or with another input or head.
+
+    Args:
+        model: what `build_subnet(plan)` built.
+        plan: its Blueprint.
+        builder: writes the blocks anew.
+        **options: of `build_subnet`.
+
+    Returns: a model of the builder's library that computes what the given one computes.
+
+    Raises:
+        UsageError: as `build_subnet`, or the builder does not write such a network.
+    """
+    written = build_subnet(plan, builder=builder, **options)
+    plain = {layer.name: layer.get_weights() for layer in model.layers if layer.weights}
+    weights = builder(plan).adapted(plain)
+    for layer in written.layers:
+        if layer.weights:
+            layer.set_weights(weights[layer.name])
+    return written
+
+
 class SubnetBuilder:
     """Adds the blocks of a Blueprint to a network, as the plain layers that they name.
 
@@ -90,6 +118,10 @@ class SubnetBuilder:
     def __init__(self, plan: Blueprint):
         self.plan = plan
         self.layers = self.library.layers
+
+    def adapted(self, weights: Weights) -> Weights:
+        """The weights of the plain network as the layers of this builder hold them."""
+        return weights
 
     def normalize(self, inputs, mean: Sequence[float], std: Sequence[float]):
         """Pixels with their means and standard deviations taken out, by channel."""

@@ -38,7 +38,8 @@ _FILE_BYTES = {
 }
 _ELEMENT_BYTES = {"float32": 4, "int8": 1}
 
-_MAX_TAPS = 25  # of a depthwise kernel that the cpu form writes as it is
+# Of a depthwise kernel that the cpu form writes as it is; tests tie it to the form's own number.
+_MAX_TAPS = 25
 
 
 def _file_kb(precision: str, form: str) -> Callable[[Block, int], float]:

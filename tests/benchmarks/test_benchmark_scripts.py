@@ -91,10 +91,16 @@ def test_search():
 def test_export_formats(tmp_path):
     args = [f"--output={tmp_path}", "--spaces=ofa_mbv3_tiny", "--random=0", "--rounds=1"]
     printed = run("export_formats.py", *args, "--files=float32-cpu,int8-cpu", "--no-keras")
-    rows = [line.split(" | ") for line in printed.splitlines()[2:]]
+    files, seconds = printed.split("\n\n")
+    rows = [line.split(" | ") for line in files.splitlines()[2:]]
     assert [(row[0], row[1]) for row in rows] == [
         (f"| ofa_mbv3_tiny.{which}", precision)
         for which in ("largest", "smallest")
         for precision in ("float32", "int8")
     ]
     assert {row[5] for row in rows} == {"1"}  # one partition each
+    rows = [line.strip("| ").split(" | ") for line in seconds.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["ofa_mbv3_tiny.largest", "ofa_mbv3_tiny.smallest"]
+    for _, *parts, total in rows:
+        assert sum(map(float, parts)) == pytest.approx(float(total), abs=0.02)
+        assert float(total) > 0

@@ -405,12 +405,16 @@ def test_a_budget_that_is_none(job, budget, expected):
         ({"space": "ofa_mbv3_cifar"}, "it is of ofa_mbv3_cifar, not of ofa_mbv3_tiny"),
         ({"slope": -1.0}, "slope is -1.0"),
         ({"block_ms": {}}, "lacks the block"),
+        ({"format": "ofa_tf latency table 2"}, "it is no latency table, or of another version"),
     ],
 )
 def test_a_latency_table_that_cannot_serve(job, changes, expected):
     write_latency_table(job, **changes)
+    refused = "latency_host_float32_1t.json cannot be used: "
     ended = run("search", f"--workdir={job}", "--budget_ms=1")
-    assert_one_message(ended, 2, "latency_host_float32_1t.json cannot be used: ", expected)
+    assert_one_message(ended, 2, refused, expected)
+    ended = run("latency", f"--workdir={job}")
+    assert_one_message(ended, 2, refused, expected, "ofa-latency measures anew once ")
 
 
 # -- a disk that refuses ----------------------------------------------------------------------

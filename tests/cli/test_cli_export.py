@@ -225,6 +225,26 @@ def test_finetuned_weights(job):
     assert after["files"]["keras"]["supernet_agreement"] == 1.0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["cpu", "plain"])
+def test_quantization_aware_training(job, form):
+    choose(job, "small")
+    args = [f"--workdir={job}", "--jobs=1", *SUBNET_FLAGS, f"--form={form}", "--qat_epochs=1"]
+    ended = run("export", *args, "--min_agreement=0")
+    assert ended.code == 0, ended.err
+    folder = job / "subnets" / "small"
+    entry = read_card(folder)["files"]["tflite_qat"]
+    assert entry["dtype"] == "int8"
+    assert entry["qat"]["epochs"] == 1
+    before, first, choice = entry["qat_history"]
+    assert (before["epoch"], first["epoch"]) == (0, 1)
+    accuracies = choice["validation_accuracies"]
+    assert accuracies[choice["kept"]] == max(accuracies.values())
+    # The other candidate is the very file of tflite_int8.
+    same = (folder / "model_qat.tflite").read_bytes() == (folder / "model_int8.tflite").read_bytes()
+    assert same == (choice["kept"] == "post-training")
+
+
 def test_finetuned_weights_that_are_missing(job):
     choose(job, "small")
     ended = run("export", f"--workdir={job}", "--weights=finetuned")

@@ -13,8 +13,8 @@ from ofa_tf.data import MEAN, STD
 from ofa_tf.export import Interface, SubnetSpec, export_subnet
 from ofa_tf.export.evaluation import as_inputs, classify, top1
 from ofa_tf.export.runtime import TFLiteClassifier
-from ofa_tf.models import Supernet
-from ofa_tf.spaces import get_space
+from ofa_tf.models import Supernet, build_subnet
+from ofa_tf.spaces import Blueprint, get_space
 
 NUM_CLASSES = 10
 EXPORTED = ("keras", "tflite_float32", "tflite_int8")
@@ -36,6 +36,28 @@ class Exported:
     @property
     def batches(self) -> list[tuple[np.ndarray, np.ndarray]]:
         return [(self.images[:50], self.labels[:50]), (self.images[50:], self.labels[50:])]
+
+
+def draw_weights(model: keras.Model) -> None:
+    """Gives a network weights under which outputs differ between images and archs."""
+    rng = np.random.default_rng(0)
+    for variable in model.weights:
+        shape, name = variable.shape, variable.name
+        if name in ("gamma", "moving_variance"):
+            value = rng.uniform(0.7, 1.4, shape)
+        elif len(shape) < 2:
+            value = rng.normal(0, 0.2, shape)
+        else:
+            fan_in = np.prod(shape[:-1]) if shape[-1] > 1 else np.prod(shape[:2])
+            value = rng.normal(0, np.sqrt(2 / fan_in), shape)
+        variable.assign(value.astype(np.float32))
+
+
+def random_subnet(plan: Blueprint, interface: Interface) -> keras.Model:
+    """A plain network whose outputs differ between images."""
+    model = build_subnet(plan, **interface.build_options)
+    draw_weights(model)
+    return model
 
 
 def make_spec(arch, **changes) -> SubnetSpec:

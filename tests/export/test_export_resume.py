@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import shutil
+import tempfile
 
 import numpy as np
 import pytest
@@ -172,7 +173,7 @@ def test_full_temporary_folder_is_one_failure(smallest, supernet, tmp_path, monk
     def refuse(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(writing.tempfile, "TemporaryDirectory", refuse)
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", refuse)
     with pytest.raises(FailureError, match="temporary folder: No space left on device"):
         export_subnet(cut_out(supernet, smallest.spec), smallest.spec, tmp_path, formats=["keras"])
     assert not (tmp_path / FORMATS["keras"]).exists()

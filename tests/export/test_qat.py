@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
-from export_helpers import separated_images
+from export_helpers import random_subnet, separated_images
 
 from mobile_bench.host_worker import LoadedModel
 from ofa_tf.data import MEAN, STD
@@ -17,17 +17,18 @@ from ofa_tf.errors import FailureError, UsageError
 from ofa_tf.export.emulation import Border, verify_file
 from ofa_tf.export.interface import Interface
 from ofa_tf.export.runtime import TFLiteClassifier
-from ofa_tf.models import build_subnet
 from ofa_tf.spaces import Blueprint, blueprint, get_space
 
 SIDE, NUM_CLASSES = 16, 10
 
 
-def mobile(activation: str, kernel_size: int, se_channels: int) -> Blueprint:
+def mobile(activation: str, kernel_size: int, se_channels: int, stride: int = 2) -> Blueprint:
+    stem = blueprint.Conv("stem", SIDE, 3, 8, 3, stride, activation)
+    size = stem.out_size
     return network(
-        blueprint.Conv("stem", SIDE, 3, 8, 3, 2, activation),
+        stem,
         blueprint.InvertedResidual(
-            "block", 0, 8, 8, 16, 8, kernel_size, 1, activation, se_channels, True, True
+            "block", 0, size, 8, 16, 8, kernel_size, 1, activation, se_channels, True, True
         ),
     )
 
@@ -41,6 +42,7 @@ def network(*blocks) -> Blueprint:
 
 PLANS = {
     "mbv3": mobile("hard_swish", 7, 8),
+    "mbv3 on 3 px": mobile("hard_swish", 7, 8, stride=6),
     "swish": mobile("swish", 3, 8),
     "proxyless": mobile("relu6", 5, 0),
     "resnet": network(
@@ -67,28 +69,11 @@ class Trained:
         return Border(self.interface, "cpu").given(self.pixels).numpy()
 
 
-def random_model(plan: Blueprint, interface: Interface) -> keras.Model:
-    """A network whose outputs differ between images."""
-    model = build_subnet(plan, **interface.build_options)
-    rng = np.random.default_rng(0)
-    for variable in model.variables:
-        shape, name = variable.shape, variable.name
-        if name in ("gamma", "moving_variance"):
-            value = rng.uniform(0.7, 1.4, shape)
-        elif len(shape) < 2:
-            value = rng.normal(0, 0.2, shape)
-        else:
-            fan_in = np.prod(shape[:-1]) if shape[-1] > 1 else np.prod(shape[:2])
-            value = rng.normal(0, np.sqrt(2 / fan_in), shape)
-        variable.assign(value.astype(np.float32))
-    return model
-
-
 def train(plan, folder, *, input="pixels", output="logits", form="cpu", epochs=0, **settings):
     from ofa_tf.export.qat import quantization_aware
 
     interface = Interface((MEAN, STD), input, output)
-    model = random_model(plan, interface)
+    model = random_subnet(plan, interface)
     images, labels = separated_images(plan.resolution, 96, seed=1)
     options = {
         "train_batches": [(images[:32], labels[:32]), (images[32:64], labels[32:64])],
@@ -178,13 +163,19 @@ def test_other_families_and_interfaces_too(family, options, outside, tmp_path):
 
 
 @pytest.mark.slow
-def test_plain_form_keeps_the_operations_of_phones(tmp_path):
-    trained = train(PLANS["mbv3"], tmp_path, form="plain")
+@pytest.mark.parametrize("family", ["mbv3", "mbv3 on 3 px"])
+def test_plain_form_keeps_the_operations_of_phones(family, tmp_path):
+    trained = train(PLANS[family], tmp_path, form="plain")
     assert_int8_throughout(trained)
     assert_equal_outputs(trained)
     names = [name for name, _ in operations(trained.path)]
     assert names.count("HARD_SWISH") == 3
     assert names.count("DEPTHWISE_CONV_2D") == 1
+
+
+def test_a_map_is_smaller_than_its_kernel():
+    (block,) = (b for b in PLANS["mbv3 on 3 px"].blocks if b.name == "block")
+    assert (block.in_size, block.kernel_size, block.needed_kernel_size) == (3, 7, 5)
 
 
 @pytest.mark.parametrize("form", ["cpu", "plain"])
@@ -193,7 +184,7 @@ def test_weights_are_copied(family, form):
     from ofa_tf.export.qat import written_in_tf_keras
 
     plan, interface = PLANS[family], Interface((MEAN, STD), "float32")
-    model = random_model(plan, interface)
+    model = random_subnet(plan, interface)
     images = np.random.default_rng(0).normal(size=(4, SIDE, SIDE, 3)).astype(np.float32)
     outputs, expected = written_in_tf_keras(model, plan, form)(images), model(images)
     np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
@@ -201,7 +192,7 @@ def test_weights_are_copied(family, form):
 
 def test_training_learns_and_keeps_the_best_epoch(tmp_path):
     plan, steps = PLANS["proxyless"], []
-    before = random_model(plan, Interface((MEAN, STD))).get_weights()
+    before = random_subnet(plan, Interface((MEAN, STD))).get_weights()
     trained = train(
         plan, tmp_path, epochs=3, base_lr=0.03, progress=lambda *counts: steps.append(counts)
     )

@@ -13,7 +13,7 @@ import shutil
 import keras
 import numpy as np
 import pytest
-from export_helpers import EXPORTED, cut_out, supernet_classes
+from export_helpers import EXPORTED, cut_out, random_subnet, supernet_classes
 
 import mobile_bench
 from ofa_tf.errors import FailureError, UsageError
@@ -23,6 +23,7 @@ from ofa_tf.export import (
     Qat,
     Thresholds,
     convert,
+    convert_subnet,
     export_subnet,
     is_up_to_date,
 )
@@ -30,6 +31,7 @@ from ofa_tf.export.arena import arena_bytes
 from ofa_tf.export.evaluation import Scores, random_batches
 from ofa_tf.export.runtime import TFLiteClassifier
 from ofa_tf.export.verification import compare, most_accurate
+from ofa_tf.models import build_subnet
 from ofa_tf.report import file_table
 
 
@@ -261,11 +263,13 @@ def test_replaced_keras_file_is_made_again(smallest, supernet, folder):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("which", ["another network", "not Keras"])
+@pytest.mark.parametrize("which", ["another network", "not Keras", "several outputs"])
 def test_wrong_keras_file_that_the_card_knows_is_named(which, exports, supernet, folder):
     spec, path = exports["min"].spec, folder / FORMATS["keras"]
     if which == "not Keras":
         path.write_bytes(b"not Keras")
+    elif which == "several outputs":
+        build_subnet(spec.plan, head="features").save(path)
     else:
         shutil.copy(exports["max"].folder / FORMATS["keras"], path)
     card = json.loads((folder / "card.json").read_text())
@@ -324,8 +328,9 @@ def test_trained_file_is_made_again_for_other_settings(smallest, supernet, folde
             smallest.spec,
             folder,
             formats=[*EXPORTED, "tflite_qat"],
+            calibration_images=smallest.images,
             test_batches=smallest.batches,
-            qat=Qat(settings, train),
+            qat=Qat(settings, train, smallest.batches),
         )
 
     first = make({"epochs": 1})
@@ -334,9 +339,35 @@ def test_trained_file_is_made_again_for_other_settings(smallest, supernet, folde
     entry = make({"epochs": 2})["files"]["tflite_qat"]
     assert len(trained) == 2
     assert entry["qat"] == {"epochs": 2}
-    assert entry["qat_history"] == [{"epoch": 0, "validation_accuracy": 0.5}]
+    before, choice = entry["qat_history"]
+    assert before == {"epoch": 0, "validation_accuracy": 0.5}
+    assert choice["kept"] in choice["validation_accuracies"].keys() == {"trained", "post-training"}
     assert entry["keras_agreement"] > 0.95
     assert first["files"]["tflite_int8"] == smallest.card["files"]["tflite_int8"]
+
+
+def test_trained_file_that_is_worse_than_int8_is_not_kept(smallest, supernet, folder):
+    spec = smallest.spec
+
+    def train(model):
+        worse = random_subnet(spec.plan, spec.interface)
+        return convert_subnet(worse, spec.plan, spec.interface, "int8", smallest.images[:8]), []
+
+    card = export_subnet(
+        cut_out(supernet, spec),
+        spec,
+        folder,
+        formats=["keras", "tflite_qat"],
+        calibration_images=smallest.images[:64],
+        test_batches=smallest.batches,
+        qat=Qat({"epochs": 1}, train, smallest.batches),
+    )
+    entry = card["files"]["tflite_qat"]
+    (choice,) = entry["qat_history"]
+    assert choice["kept"] == "post-training"
+    accuracies = choice["validation_accuracies"]
+    assert accuracies["trained"] < 0.5 < 0.9 < accuracies["post-training"]
+    assert entry["accuracy"] == accuracies["post-training"]
 
 
 def test_the_most_accurate_file_is_found(smallest):
