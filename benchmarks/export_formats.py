@@ -62,7 +62,7 @@ def main() -> None:
     if args.keras:
         macs["MobileNetV3Large"] = _convert_keras(args.output)
     paths = sorted(args.output.glob("*.tflite"))
-    measured = {pathlib.Path(m.model).stem: m for m in _measure(paths, args)}
+    measured = {pathlib.Path(s.model).stem: s for s in _measure(paths, args)}
     rows = [_row(path, measured, macs) for path in paths]
     (args.output / "rows.json").write_text(json.dumps(rows, indent=1))
     _print(rows)
@@ -141,22 +141,22 @@ def _measure(paths: list[pathlib.Path], args: argparse.Namespace) -> list:
         )
     with open(args.output / "measurements.jsonl", "w") as file:
         file.writelines(json.dumps(m.to_dict()) + "\n" for m in measurements)
-    return measurements
+    return mobile_bench.summarize(measurements)
 
 
 def _row(path: pathlib.Path, measured: dict, macs: dict[str, int]) -> dict:
     name, precision, form = path.stem.rsplit("-", 2)
-    measurement = measured[path.stem]
-    base = measured[f"{name}-float32-cpu"].timings.median_us
-    ms = measurement.timings.median_us / 1e3
+    summary = measured[path.stem]
+    base = measured[f"{name}-float32-cpu"].median_us
+    ms = summary.median_us / 1e3
     return {
         "subnet": name,
         "precision": precision,
         "form": form,
         "kB": path.stat().st_size // 1000,
-        "ops": measurement.delegation.ops,
-        "partitions": measurement.delegation.partitions,
-        "ops_outside": measurement.delegation.ops_outside,
+        "ops": summary.delegation.ops,
+        "partitions": summary.delegation.partitions,
+        "ops_outside": summary.delegation.ops_outside,
         "ms": ms,
         "ratio": ms * 1e3 / base,
         "us_per_mmac": ms * 1e9 / macs[name],

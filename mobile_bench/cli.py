@@ -1,67 +1,74 @@
-"""The command `mobile-bench`: flags in, progress on stderr, a table on stdout, rows in a file."""
+"""The command `mobile-bench`: flags in, progress on stderr, tables on stdout, rows in a file."""
 
 from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from absl import flags
 
-from mobile_bench.errors import FailureError, UsageError
+from mobile_bench.errors import FailureError, UsageError, one_line
 from mobile_bench.models import expand
-from mobile_bench.results import Measurement, Settings
+from mobile_bench.results import DELEGATES, SCREENS, Measurement, Settings
+from mobile_bench.target import RUNNERS, TargetOptions
 
-_USAGE = """mobile-bench: measure how long .tflite files take.
+if TYPE_CHECKING:
+    from mobile_bench.summary import Summary
+
+_USAGE = """mobile-bench: measure how long .tflite files take, on Android phones and on this host.
 
   mobile-bench a.tflite b.tflite --threads=2 --output=runs.jsonl
+  mobile-bench *.tflite --target=all --benchmark_binary=tools/ --cpus=big --output=runs.jsonl
   mobile-bench --models='runs/*/subnets/*/*.tflite' --output=runs.jsonl --resume
+  mobile-bench devices                     the phones that adb knows
+  mobile-bench clean                       remove what was put on the phones
+  mobile-bench table runs.jsonl            the results of a file, --format=csv for all of them
+  mobile-bench compare a.jsonl b.jsonl     what changed from one file to another
 
-Exit code: 0 all measured, 1 something failed, 2 wrong usage, 130 interrupted. Whatever it is, the
-rows measured until then are in the file. A measurement that cannot be trusted is marked invalid
-in the table and in its row.
-
-flags (also from a file: --flagfile=FILE):
+Each command has its own --help. Exit code: 0 all measured, 1 something failed, 2 wrong usage, 130
+interrupted. Whatever it is, the rows measured until then are in the file. A measurement that cannot
+be trusted is marked invalid, with the reasons, in the table and in its row.
 """
 
-
-def _define_flags() -> flags.FlagValues:
-    """Returns this command's flags, apart from those of any other command in the process."""
-    values = flags.FlagValues()
-    values.set_gnu_getopt(True)
-    defaults = Settings()
-
-    def define(kind: Callable[..., object], name: str, default: object, text: str) -> None:
-        kind(name, default, text, flag_values=values)
-
-    number, real = flags.DEFINE_integer, flags.DEFINE_float
-    define(flags.DEFINE_bool, "help", False, "Show this text and leave.")
-    define(flags.DEFINE_list, "models", [], "Files or patterns, besides the plain arguments.")
-    define(flags.DEFINE_string, "target", "host", "Where to measure: host (this machine).")
-    define(number, "threads", defaults.threads, "Threads of the runtime.")
-    define(flags.DEFINE_list, "cpus", [], "Cores to bind the runtime to, such as 0,1.")
-    define(flags.DEFINE_bool, "use_xnnpack", True, "Apply the XNNPACK delegate; --nouse_xnnpack.")
-    define(number, "num_runs", defaults.num_runs, "Least number of timed runs in a round.")
-    define(real, "min_secs", defaults.min_secs, "Least seconds of timed runs in a round.")
-    define(real, "max_secs", defaults.max_secs, "Most seconds of warm-up, and of runs, in a round.")
-    define(number, "warmup_runs", defaults.warmup_runs, "Least number of warm-up runs in a round.")
-    define(
-        real, "warmup_min_secs", defaults.warmup_min_secs, "Least seconds of warm-up in a round."
-    )
-    define(number, "rounds", defaults.rounds, "Times all models are measured, in turn.")
-    define(
-        real,
-        "max_spread",
-        defaults.max_spread,
-        "Largest difference of the round medians, as a fraction, of a valid measurement.",
-    )
-    define(
-        real, "timeout_secs", 60.0, "Seconds past its bounds after which a model counts as hung."
-    )
-    define(flags.DEFINE_string, "output", None, "File to append a row of JSON per model to.")
-    define(flags.DEFINE_bool, "resume", False, "Leave out models that --output already has.")
-    return values
+_SETTINGS_HELP = {
+    "threads": "Threads of the runtime.",
+    "cpus": "Cores to bind the runtime to: big, little, auto (the fastest ones), 0,1,4-7 or a mask "
+    "such as 0xf0; all if not given.",
+    "delegate": f"What runs the model: {', '.join(DELEGATES)}.",
+    "num_runs": "Least number of timed inferences in a round.",
+    "min_secs": "Least seconds of timed inferences in a round.",
+    "max_secs": "Most seconds of warm-up, and of timed inferences, in a round.",
+    "warmup_runs": "Least number of warm-up inferences in a round.",
+    "warmup_min_secs": "Least seconds of warm-up in a round.",
+    "require_full_delegation": "A model that the delegate does not take whole is invalid.",
+    "memory": "Watch the peak of memory, which slows what is timed.",
+    "op_profile": "Time every op, which slows what is timed.",
+    "screen": f"The phone's screen meanwhile: {', '.join(SCREENS)}; leave is as it is.",
+    "max_spread": "Largest difference of the rounds, as a fraction, of a valid result.",
+    "max_celsius": "Battery temperature above which a phone rests and a run is invalid.",
+}
+_OPTIONS_HELP = {
+    "timeout_secs": "Seconds past its bounds after which a run counts as hung.",
+    "benchmark_binary": "benchmark_model for the phones: a file, or a folder with one for each ABI "
+    "(see docs/PHONES.md).",
+    "benchmark_version": "What to record as its version; if not given, what its output tells.",
+    "runner": f"What a phone runs: {' or '.join(RUNNERS)} (the app of benchmark_model).",
+    "adb_path": "The adb to use; if not given, it is looked for by ANDROID_HOME and PATH.",
+    "batch": "Most models that a phone is given at once.",
+}
+_FLAG_KINDS = {
+    bool: flags.DEFINE_bool,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+    type(None): flags.DEFINE_string,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,8 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names in an ASCII terminal
+    interruption = _Interruption()
     try:
-        return _run(list(sys.argv if argv is None else argv))
+        with interruption:
+            return _main(list(sys.argv if argv is None else argv))
     except (UsageError, flags.Error) as error:
         print(f"mobile-bench: {error}", file=sys.stderr)
         return 2
@@ -82,125 +91,314 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print("mobile-bench: interrupted", file=sys.stderr)
-        return 130
+        return interruption.exit_code
     except BrokenPipeError:
         # Whoever read the table has left. Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 
-def _run(argv: list[str]) -> int:
-    values = _define_flags()
+def _main(argv: list[str]) -> int:
+    named = len(argv) > 1 and argv[1] in _COMMANDS
+    command = _COMMANDS[argv.pop(1) if named else "run"]
+    values = flags.FlagValues()  # apart from those of any other command in the process
+    values.set_gnu_getopt(True)
+    flags.DEFINE_bool("help", False, "Show this text and leave.", flag_values=values)
+    command.define_flags(values)
     arguments = values(argv)[1:]
     if values.help:
-        print(_USAGE + _describe_flags(values))
+        print(f"{command.usage}\nflags (also from a file: --flagfile=FILE):")
+        print(_describe_flags(values))
         return 0
-
-    from mobile_bench import session
-
-    settings = _settings(values)
-    session.check(values.target, settings, values.timeout_secs)
-    paths = expand([*values.models, *arguments])
-    if values.resume:
-        paths = _leave_out_measured(paths, values.output, settings)
-    if not paths:
-        print(f"all models are in {values.output} already")
-        return 0
-    _measure(paths, values, settings)
+    command.run(values, arguments)
     return 0
+
+
+class _Interruption:
+    """Within it SIGTERM ends the command in order, as Ctrl-C does.
+
+    Attributes:
+        exit_code: Of a command that was interrupted.
+    """
+
+    def __init__(self) -> None:
+        self.exit_code = 128 + signal.SIGINT
+
+    def __enter__(self) -> None:
+        self._former = None
+        if threading.current_thread() is threading.main_thread():
+            self._former = signal.signal(signal.SIGTERM, self._interrupt)
+
+    def __exit__(self, *exception: object) -> None:
+        if self._former is not None:
+            signal.signal(signal.SIGTERM, self._former)
+
+    def _interrupt(self, number: int, _: object) -> None:
+        self.exit_code = 128 + number
+        raise KeyboardInterrupt
+
+
+class _Command(NamedTuple):
+    """A command of the program: its help above the flags, its flags, and what it does."""
+
+    usage: str
+    define_flags: Callable[[flags.FlagValues], None]
+    run: Callable[[flags.FlagValues, list[str]], None]
 
 
 def _describe_flags(values: flags.FlagValues) -> str:
     lines = []
     for name in values:
         flag = values[name]
-        default = "" if flag.default in (None, []) else f" Default: {flag.default}."
+        default = "" if flag.default in (None, [], "") else f" Default: {flag.default}."
         lines.append(f"  --{name}: {flag.help}{default}")
     return "\n".join(lines)
 
 
-def _settings(values: flags.FlagValues) -> Settings:
-    try:
-        cpus = tuple(sorted({int(cpu) for cpu in values.cpus})) or None
-    except ValueError:
-        raise UsageError(f"cpus: expected core numbers, got {','.join(values.cpus)}") from None
-    return Settings(
-        threads=values.threads,
-        cpus=cpus,
-        delegate="xnnpack" if values.use_xnnpack else "none",
-        num_runs=values.num_runs,
-        min_secs=values.min_secs,
-        max_secs=values.max_secs,
-        warmup_runs=values.warmup_runs,
-        warmup_min_secs=values.warmup_min_secs,
-        rounds=values.rounds,
-        max_spread=values.max_spread,
+def _define(values: flags.FlagValues, defaults: Any, helps: Mapping[str, str]) -> None:
+    """Defines a flag for each help text, with the default that a dataclass has."""
+    for name, text in helps.items():
+        default = getattr(defaults, name)
+        _FLAG_KINDS[type(default)](name, default, text, flag_values=values)
+
+
+def _define_format(values: flags.FlagValues) -> None:
+    flags.DEFINE_enum(
+        "format", "markdown", ["markdown", "csv"], "Of the table.", flag_values=values
     )
 
 
-def _leave_out_measured(paths: list[str], output: str | None, settings: Settings) -> list[str]:
-    from mobile_bench import session
-    from mobile_bench.rows import read_rows
-
-    if output is None:
-        raise UsageError("--resume needs --output=FILE, the file to go on with")
-    if not os.path.exists(output):
-        return paths
-    rows = read_rows(output)
-    if rows.notice:
-        print(f"mobile-bench: {rows.notice}", file=sys.stderr)
-    left = session.missing(paths, rows.measurements, settings)
-    if len(left) < len(paths):
-        skipped = len(paths) - len(left)
-        print(f"mobile-bench: {skipped} of {len(paths)} already in {output}", file=sys.stderr)
-    return left
+def _define_adb(values: flags.FlagValues) -> None:
+    _define(values, TargetOptions(), {"adb_path": _OPTIONS_HELP["adb_path"]})
 
 
-def _measure(paths: list[str], values: flags.FlagValues, settings: Settings) -> None:
-    """Measures, keeps each row at once, and prints the table of what there is at the end."""
-    from contextlib import ExitStack
+def _define_clean(values: flags.FlagValues) -> None:
+    flags.DEFINE_string(
+        "target", "all", "Which phones: serials or addresses, or all.", flag_values=values
+    )
+    _define_adb(values)
 
+
+def _define_table(values: flags.FlagValues) -> None:
+    _define_format(values)
+    flags.DEFINE_bool("profile", False, "The time of each op instead.", flag_values=values)
+
+
+def _define_run(values: flags.FlagValues) -> None:
+    def define(kind: Callable[..., object], name: str, default: object, text: str) -> None:
+        kind(name, default, text, flag_values=values)
+
+    define(flags.DEFINE_list, "models", [], "Files or patterns, besides the plain arguments.")
+    define(
+        flags.DEFINE_string,
+        "target",
+        "host",
+        "Where to measure: host (this machine), serials or addresses of phones, or all of them.",
+    )
+    _define(values, Settings(), _SETTINGS_HELP)
+    define(flags.DEFINE_integer, "rounds", 3, "Times all models are measured, in turn.")
+    define(flags.DEFINE_float, "cooldown_secs", 300.0, "Longest rest of a phone that is too warm.")
+    flags.DEFINE_alias("cooldown", "cooldown_secs", flag_values=values)
+    _define(values, TargetOptions(), _OPTIONS_HELP)
+    define(flags.DEFINE_string, "output", None, "File to append a row of JSON per run to.")
+    define(flags.DEFINE_bool, "resume", False, "Leave out the runs that --output already has.")
+    _define_format(values)
+
+
+def _run(values: flags.FlagValues, arguments: list[str]) -> None:
+    """Measures, and prints the table of what there is at the end, however it ends."""
+    settings = Settings(**{name: values[name].value for name in _SETTINGS_HELP})
+    named = {name: values[name].value for name in _OPTIONS_HELP}
+    options = TargetOptions(**named, environ=os.environ)
+    paths = expand([*values.models, *arguments])
+    known = _rows_to_resume(values.output) if values.resume else []
+    measured: list[Measurement] = []
+    try:
+        _measure(paths, settings, options, values, known, measured)
+    finally:
+        # Other settings and models of the file are other calls' results.
+        rows = [row for row in known if row.settings == settings and row.model in paths]
+        _print_outcome(rows, measured, settings, values)
+
+
+def _measure(
+    paths: list[str],
+    settings: Settings,
+    options: TargetOptions,
+    values: flags.FlagValues,
+    known: Sequence[Measurement],
+    measured: list[Measurement],
+) -> None:
+    """Adds each measurement to `measured` and to the file at once, under a progress bar."""
     from tqdm import tqdm
 
     from mobile_bench import session
     from mobile_bench.rows import RowWriter
 
-    measured: list[Measurement] = []
+    session.check(values.rounds, values.cooldown_secs)
+    stop = threading.Event()
     with ExitStack() as stack:
-        stack.callback(_print_outcome, measured, values.output)
+        targets = session.open_targets(values.target, settings, options, stop)
+        for target in targets:
+            stack.callback(target.close)
         writer = stack.enter_context(RowWriter(values.output)) if values.output else None
-        bar = stack.enter_context(tqdm(total=settings.rounds * len(paths), unit="model"))
+        total = values.rounds * len(paths) * len(targets)
+        bar = stack.enter_context(tqdm(total=total, unit="run"))
 
-        def on_progress(done: int, total: int, model: str) -> None:
+        def on_progress(done: int, total: int, label: str) -> None:
             bar.total, bar.n = total, done
-            bar.set_postfix_str(os.path.basename(model)[-40:])
+            bar.set_postfix_str(one_line(label[-60:]))
 
         def on_result(measurement: Measurement) -> None:
             if writer is not None:
                 writer.write(measurement)
             measured.append(measurement)
+            bar.update()
 
-        session.run(
+        session.measure_on(
+            targets,
             paths,
-            values.target,
             settings,
-            timeout_secs=values.timeout_secs,
+            rounds=values.rounds,
+            cooldown_secs=values.cooldown_secs,
+            resume_rows=known,
             progress=on_progress,
             on_result=on_result,
+            stop=stop,
         )
-        bar.update(bar.total - bar.n)
 
 
-def _print_outcome(measured: list[Measurement], output: str | None) -> None:
-    if not measured:
+def _rows_to_resume(output: str | None) -> list[Measurement]:
+    if output is None:
+        raise UsageError("--resume needs --output=FILE, the file to go on with")
+    return _read(output) if os.path.exists(output) else []
+
+
+def _read(path: str) -> list[Measurement]:
+    """Returns the rows of a file; says so where the last one is left out."""
+    from mobile_bench.rows import read_rows
+
+    rows = read_rows(path)
+    if rows.notice:
+        print(f"mobile-bench: {rows.notice}", file=sys.stderr)
+    return rows.measurements
+
+
+def _print_outcome(
+    known: Sequence[Measurement],
+    measured: Sequence[Measurement],
+    settings: Settings,
+    values: flags.FlagValues,
+) -> None:
+    """Prints the results: of the rounds that were there already, and of those measured now."""
+    from mobile_bench.summary import summarize
+
+    summaries = summarize([*known, *measured])
+    if not summaries:
         return
-    from mobile_bench.table import format_table
-
-    print(format_table(measured))
-    if output:
-        rows = "1 row" if len(measured) == 1 else f"{len(measured)} rows"
-        print(f"{rows} appended to {output}")
+    _print_summaries(summaries, values.format)
+    if settings.op_profile and values.format == "markdown":
+        _print_profiles(summaries)
     sys.stdout.flush()
+    if values.output:
+        count = len(measured)
+        told = f"{count} row{'s' * (count != 1)} appended to {values.output}"
+        print(told if count else f"no new row in {values.output}", file=sys.stderr)
+
+
+def _print_summaries(summaries: Sequence[Summary], form: str) -> None:
+    from mobile_bench.table import format_csv, format_table
+
+    # Several phones are measured at once, and their rows are in no order.
+    summaries = sorted(summaries, key=lambda summary: summary.device.target)
+    print(format_csv(summaries) if form == "csv" else format_table(summaries))
+
+
+def _print_profiles(summaries: Sequence[Summary]) -> None:
+    from mobile_bench.table import format_profile
+
+    for row in (summary.rounds[-1] for summary in summaries):
+        if row.profile is not None:
+            print(f"\n{format_profile(row)}")
+
+
+def _table(values: flags.FlagValues, arguments: list[str]) -> None:
+    from mobile_bench.summary import summarize
+
+    if len(arguments) != 1:
+        raise UsageError(f"table: expected one file of rows, got {len(arguments)}")
+    summaries = summarize(_read(arguments[0]))
+    if not values.profile:
+        _print_summaries(summaries, values.format)
+    elif any(summary.rounds[-1].profile is not None for summary in summaries):
+        _print_profiles(summaries)
+    else:
+        raise UsageError(f"{arguments[0]}: no row has op times; measure with --op_profile")
+
+
+def _compare(_: flags.FlagValues, arguments: list[str]) -> None:
+    from mobile_bench.compare import compare
+    from mobile_bench.summary import summarize
+    from mobile_bench.table import format_changes
+
+    if len(arguments) != 2:
+        raise UsageError(f"compare: expected two files of rows, A and B, got {len(arguments)}")
+    before, after = (summarize(_read(path)) for path in arguments)
+    print(format_changes(compare(before, after)))
+
+
+def _devices(values: flags.FlagValues, arguments: list[str]) -> None:
+    from mobile_bench.device_list import format_devices, list_devices
+    from mobile_bench.phone import open_adb
+
+    _expect_flags_only("devices", arguments)
+    print(format_devices(list_devices(open_adb(_adb_options(values)))))
+
+
+def _clean(values: flags.FlagValues, arguments: list[str]) -> None:
+    from mobile_bench.phone import clean
+
+    _expect_flags_only("clean", arguments)
+    outcome = clean(values.target.split(","), _adb_options(values))
+    for phone, why in outcome.items():
+        if not why:
+            print(f"{phone}: clean")
+    failures = [f"{phone}: {why}" for phone, why in outcome.items() if why]
+    if failures:
+        raise FailureError("\n".join([f"failures: {len(failures)}", *failures]))
+
+
+def _expect_flags_only(command: str, arguments: list[str]) -> None:
+    if arguments:
+        raise UsageError(f"{command}: expected flags only, got {one_line(arguments[0])!r}")
+
+
+def _adb_options(values: flags.FlagValues) -> TargetOptions:
+    return TargetOptions(adb_path=values.adb_path, environ=os.environ)
+
+
+_COMMANDS = {
+    "run": _Command(_USAGE, _define_run, _run),
+    "devices": _Command(
+        "mobile-bench devices: the phones that adb knows, and what to do where one cannot be used.",
+        _define_adb,
+        _devices,
+    ),
+    "clean": _Command(
+        "mobile-bench clean: removes what mobile-bench put on the phones: its tool and the models.",
+        _define_clean,
+        _clean,
+    ),
+    "table": _Command(
+        "mobile-bench table ROWS.jsonl: the results of a file.", _define_table, _table
+    ),
+    "compare": _Command(
+        "mobile-bench compare A.jsonl B.jsonl: what changed from one file to another, with the 95 "
+        "% interval\nof the ratio.",
+        lambda values: None,
+        _compare,
+    ),
+}
 
 
 if __name__ == "__main__":

@@ -1,27 +1,29 @@
-"""Measures models on this host: the parent's side of the worker process, and the rounds."""
+"""The target "host": measures models on this machine, in a worker process of its own."""
 
 from __future__ import annotations
 
 import json
 import os
-import platform
 import select
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from array import array
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mobile_bench.errors import FailureError, MeasureError, UsageError
+from mobile_bench.errors import RunError, TargetError, UsageError, one_line
+from mobile_bench.host_info import describe_host, describe_tool, host_cores, host_state
 from mobile_bench.models import ModelFile
-from mobile_bench.results import Delegation, Device, Measurement, Settings, Tool
-from mobile_bench.timings import Round, judge, summarize
+from mobile_bench.results import Affinity, Delegation, DeviceState, Measurement, Memory, Settings
+from mobile_bench.target import RunFailure, TargetOptions
+from mobile_bench.timings import summarize_runs
+from mobile_bench.verdicts import judge_run
+
+DELEGATES = ("xnnpack", "cpu")
 
 # Interpreters kept between rounds; models beyond either bound are loaded again in each round.
 KEEP_MODELS = 32
@@ -29,34 +31,33 @@ KEEP_BYTES = 256 * 2**20
 
 _START_SECS = 60.0
 
-Progress = Callable[[int, int, str], None]
-OnResult = Callable[[Measurement], None]
-
 
 class Worker:
     """A running `mobile_bench.host_worker`.
 
     Args:
-        settings: Threads, delegate and cores are the worker's for life.
+        threads: Threads of the runtime.
+        delegate: One of DELEGATES.
+        cpus: Cores to bind it to; None leaves that to the system.
 
     Attributes:
         cpus: Cores it may use, read back; None where the system cannot tell.
 
     Raises:
-        FailureError: The worker does not start.
+        RunError: The worker does not start.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, threads: int, delegate: str, cpus: Sequence[int] | None) -> None:
         try:
             self._log = tempfile.TemporaryFile()  # noqa: SIM115
-            self._process = self._start(settings)
+            self._process = self._start(threads, delegate, cpus or ())
         except OSError as error:
-            raise FailureError(f"the runtime's process cannot be started: {error}") from error
+            raise RunError(f"the runtime's process cannot be started: {error}") from error
         self._unread = b""
         try:
             greeting = self._receive(_START_SECS)
             if "error" in greeting:
-                raise FailureError(greeting["error"])
+                raise RunError(greeting["error"])
         except BaseException:
             self.close()
             raise
@@ -66,27 +67,30 @@ class Worker:
         """Sends a request and returns the reply.
 
         Raises:
-            FailureError: The worker ended or did not reply in time; it is of no more use.
+            RunError: The worker ended or did not reply in time; it is of no more use.
         """
         try:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
         except BrokenPipeError:
-            raise FailureError(self._how_it_ended()) from None
+            raise RunError(self._how_it_ended()) from None
         return self._receive(timeout_secs)
 
+    def kill(self) -> None:
+        """Ends the process, whatever it is doing; may be called by another thread."""
+        self._process.kill()
+
     def close(self) -> None:
-        """Ends the process, whatever it is doing."""
+        """Ends the process and gives back what it needed."""
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._log):
             stream.close()
 
-    def _start(self, settings: Settings) -> subprocess.Popen[bytes]:
-        cpus = ",".join(map(str, settings.cpus or ()))
+    def _start(self, threads: int, delegate: str, cpus: Sequence[int]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [
                 *(sys.executable, "-m", f"{__package__}.host_worker"),
-                *(str(settings.threads), settings.delegate, cpus),
+                *(str(threads), delegate, ",".join(map(str, cpus))),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -102,10 +106,10 @@ class Worker:
         while b"\n" not in chunks[-1]:
             left = max(0.0, deadline - time.monotonic())
             if not select.select([self._process.stdout], [], [], left)[0]:
-                raise FailureError(f"no answer within {timeout_secs:g} s; the runtime hangs")
+                raise RunError(f"no answer within {timeout_secs:g} s; the runtime hangs")
             chunks.append(os.read(self._process.stdout.fileno(), 1 << 20))
             if not chunks[-1]:
-                raise FailureError(self._how_it_ended())
+                raise RunError(self._how_it_ended())
         line, self._unread = b"".join(chunks).split(b"\n", 1)
         return json.loads(line)
 
@@ -119,201 +123,166 @@ class Worker:
             if code < 0
             else f"ended with exit code {code}"
         )
-        return f"the runtime's process was {how}" + (f": {lines[-1]}" if lines else "")
+        return f"the runtime's process was {how}" + (f": {one_line(lines[-1])}" if lines else "")
 
 
-@dataclass
-class Job:
-    """A model on its way through the rounds."""
+class HostTarget:
+    """This machine as a target, see `target.Target`.
 
-    file: ModelFile
-    keep: bool
-    rounds: list[Round] = field(default_factory=list)
-    inputs: tuple[str, ...] = ()
-    delegation: Delegation | None = None
-
-
-class HostSession:
-    """Runs rounds of models in a worker, replaced when it crashes or hangs.
+    A crash or hang of the runtime costs one run: a new worker process does the next.
 
     Args:
-        settings: How models are timed.
-        timeout_secs: Seconds past its own time bounds after which a round counts as hung.
+        settings: How each run is made and judged.
+        options: Of these only `timeout_secs` is for the host.
 
     Raises:
-        FailureError: The runtime is not installed, or the worker does not start.
+        UsageError: The settings ask for what the host cannot do.
+        FailureError: The runtime is not installed.
     """
 
-    def __init__(self, settings: Settings, timeout_secs: float) -> None:
+    name = "host"
+    batch = 1
+
+    def __init__(self, settings: Settings, options: TargetOptions) -> None:
+        _check(settings)
+        self.device, self.tool = describe_host(), describe_tool()
+        self._cpus = host_cores(settings)
         self._settings = settings
-        self._timeout_secs = timeout_secs
-        self._device, self._tool = describe_host(), describe_tool()
-        self._worker: Worker | None = Worker(settings)
+        self._timeout_secs = 2 * settings.max_secs + options.timeout_secs
+        self._kept: set[str] = set()
+        self._worker: Worker | None = None
+        self._granted: tuple[int, ...] | None = None  # cores, as the worker read them back
+        self._closed = False
+        self._in_use = threading.Lock()  # held while the worker is started, asked or closed
 
-    def __enter__(self) -> HostSession:
-        return self
+    def prepare(self, files: Sequence[ModelFile]) -> dict[str, str]:
+        """Chooses the models whose interpreters stay between rounds; refuses none."""
+        room = KEEP_BYTES
+        for file in files:
+            if len(self._kept) < KEEP_MODELS and file.size_bytes <= room:
+                self._kept.add(file.path)
+                room -= file.size_bytes
+        return {}
 
-    def __exit__(self, *exception: object) -> None:
-        self._end_worker()
+    def measure(
+        self, files: Sequence[ModelFile], session: str, round_index: int
+    ) -> Iterator[Measurement | RunFailure]:
+        """Runs each model once, see `target.Target`."""
+        for file in files:
+            try:
+                before = self.state()
+                reply = self._ask(file)
+                yield self._measurement(file, session, round_index, reply, before, self.state())
+            except RunError as error:
+                yield RunFailure(file.path, str(error))
 
-    def run_round(self, job: Job, last: bool) -> None:
-        """Measures one model once and adds the round to its job.
+    def state(self) -> DeviceState:
+        """Returns how this host is now."""
+        return host_state()
+
+    def close(self) -> None:
+        """Ends the worker, whatever it is doing."""
+        self._closed = True
+        worker = self._worker
+        if worker is not None:
+            worker.kill()  # whoever waits for its answer gets the end of its output
+        with self._in_use:
+            self._end_worker()
+
+    def _ask(self, file: ModelFile) -> dict[str, Any]:
+        """Has the worker run a model once and returns its reply.
 
         Raises:
-            FailureError: It could not be measured; the message names the model.
+            RunError: The model could not be measured.
+            TargetError: There is no worker any more, or none starts.
         """
+        with self._in_use:
+            try:
+                if self._worker is None:
+                    self._worker = self._start_worker()
+                if self._closed:  # while it was started: `close` could not see it yet
+                    raise TargetError("the measuring was ended")
+                reply = self._worker.ask(self._request(file), self._timeout_secs)
+            except BaseException as error:  # interrupted between request and reply, too
+                self._end_worker()
+                if self._closed and isinstance(error, RunError):
+                    raise TargetError("the measuring was ended") from error
+                raise
+            if self._settings.memory:
+                self._end_worker()  # the next model's memory is not to be what this one left
+        if "error" in reply:
+            raise RunError(reply["error"])
+        return reply
+
+    def _start_worker(self) -> Worker:
+        try:
+            worker = Worker(self._settings.threads, self._settings.delegate, self._cpus)
+        except RunError as error:
+            raise TargetError(str(error)) from error
+        self._granted = worker.cpus
+        return worker
+
+    def _request(self, file: ModelFile) -> dict[str, Any]:
         settings = self._settings
-        request = {
-            "model": os.path.abspath(job.file.path),
-            "keep": job.keep and not last,
+        return {
+            "model": os.path.abspath(file.path),
+            "keep": file.path in self._kept,
             "num_runs": settings.num_runs,
             "min_secs": settings.min_secs,
             "max_secs": settings.max_secs,
             "warmup_runs": settings.warmup_runs,
             "warmup_min_secs": settings.warmup_min_secs,
         }
-        try:
-            self._worker = self._worker or Worker(settings)
-            reply = self._worker.ask(request, 2 * settings.max_secs + self._timeout_secs)
-        except FailureError as error:
-            self._end_worker()
-            raise FailureError(f"{job.file.path}: {error}") from error
-        except BaseException:
-            self._end_worker()  # interrupted between request and reply
-            raise
-        if "error" in reply:
-            raise FailureError(f"{job.file.path}: {reply['error']}")
-        job.inputs, job.delegation = tuple(reply["inputs"]), Delegation(**reply["delegation"])
-        times = (array("q", reply[name]) for name in ("warmup_ns", "runs_ns"))
-        job.rounds.append(Round(reply["init_ns"], *times))
-
-    def measurement(self, job: Job) -> Measurement:
-        """Returns the record of a model that went through all rounds."""
-        timings = summarize(job.rounds)
-        cpus = self._worker.cpus
-        return Measurement(
-            model=job.file.path,
-            sha256=job.file.sha256,
-            size_bytes=job.file.size_bytes,
-            inputs=job.inputs,
-            device=self._device,
-            tool=self._tool,
-            settings=self._settings,
-            cpus=cpus,
-            delegation=job.delegation,
-            timings=timings,
-            verdict=judge(self._settings, cpus, job.delegation, job.rounds, timings),
-            date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        )
 
     def _end_worker(self) -> None:
         if self._worker is not None:
             self._worker.close()
             self._worker = None
 
-
-def measure_on_host(
-    paths: Sequence[str],
-    settings: Settings,
-    *,
-    timeout_secs: float,
-    progress: Progress | None = None,
-    on_result: OnResult | None = None,
-) -> list[Measurement]:
-    """Measures every model in every round: all models once, then all again.
-
-    Args:
-        paths: The models.
-        settings: How they are timed.
-        timeout_secs: Seconds past its own time bounds after which a round counts as hung.
-        progress: Called as (rounds of models done, of how many, model) before each.
-        on_result: Called with each measurement as soon as it is complete, in the last round.
-
-    Raises:
-        FailureError: The runtime is not installed, or the worker does not start.
-        MeasureError: Some models could not be measured; it carries the others' measurements.
-    """
-    jobs, failures = make_jobs(paths)
-    measurements: list[Measurement] = []
-    with HostSession(settings, timeout_secs) as session:
-        for index in range(settings.rounds):
-            last = index == settings.rounds - 1
-            for position, job in enumerate(jobs):
-                path = job.file.path
-                if path in failures:
-                    continue
-                if progress is not None:
-                    progress(index * len(jobs) + position, settings.rounds * len(jobs), path)
-                try:
-                    session.run_round(job, last)
-                except FailureError as error:
-                    failures[path] = str(error)
-                    job.rounds.clear()
-                    continue
-                if last:
-                    measurements.append(session.measurement(job))
-                    job.rounds.clear()
-                    if on_result is not None:
-                        on_result(measurements[-1])
-    if failures:
-        raise MeasureError(measurements, failures)
-    return measurements
+    def _measurement(
+        self,
+        file: ModelFile,
+        session: str,
+        round_index: int,
+        reply: dict[str, Any],
+        before: DeviceState,
+        after: DeviceState,
+    ) -> Measurement:
+        settings = self._settings
+        timings = summarize_runs(reply["init_ns"], reply["warmup_ns"], reply["runs_ns"])
+        affinity = Affinity(self._cpus, self._granted)
+        delegation = Delegation(**reply["delegation"])
+        return Measurement(
+            session=session,
+            round=round_index,
+            date=after.date,
+            model=file.path,
+            sha256=file.sha256,
+            size_bytes=file.size_bytes,
+            inputs=tuple(reply["inputs"]),
+            device=self.device,
+            tool=self.tool,
+            command="",
+            settings=settings,
+            affinity=affinity,
+            delegation=delegation,
+            timings=timings,
+            memory=Memory(**reply["memory"]) if settings.memory else None,
+            profile=None,
+            before=before,
+            after=after,
+            verdict=judge_run(settings, affinity, delegation, timings, before, after, self.device),
+        )
 
 
-def make_jobs(paths: Sequence[str]) -> tuple[list[Job], dict[str, str]]:
-    """Returns a job for each readable file and the failures of the others."""
-    jobs: list[Job] = []
-    failures: dict[str, str] = {}
-    room = KEEP_BYTES
-    for path in dict.fromkeys(paths):
-        try:
-            file = ModelFile.read(path)
-        except FailureError as error:
-            failures[path] = str(error)
-            continue
-        keep = len(jobs) < KEEP_MODELS and file.size_bytes <= room
-        room -= file.size_bytes if keep else 0
-        jobs.append(Job(file, keep))
-    return jobs, failures
-
-
-def describe_host() -> Device:
-    """Returns what this host is."""
-    system = platform.uname()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return Device(
-        target="host",
-        cpu=names[0] if names else system.machine,
-        cores=os.cpu_count() or 1,
-        os=f"{system.system} {system.release} {system.machine}",
-    )
-
-
-def describe_tool() -> Tool:
-    """Returns what runs the models.
-
-    Raises:
-        FailureError: It is not installed.
-    """
-    from importlib import metadata
-
-    name = "ai-edge-litert"
-    try:
-        return Tool(name, metadata.version(name), platform.python_version())
-    except metadata.PackageNotFoundError as error:
-        raise FailureError(f"{name} is not installed: pip install {name}") from error
-
-
-def check_cpus(cpus: tuple[int, ...] | None) -> None:
-    """Raises UsageError unless this process may bind to these cores; None is always right."""
-    if cpus is None:
-        return
-    if not hasattr(os, "sched_setaffinity"):
-        raise UsageError("cpus: this system cannot bind a process to cores; leave it out")
-    allowed = sorted(os.sched_getaffinity(0))
-    if not cpus or not set(cpus) <= set(allowed):
-        raise UsageError(f"cpus: expected some of {allowed}, got {list(cpus)}")
+def _check(settings: Settings) -> None:
+    """Raises UsageError where the settings ask for what only phones can do."""
+    if settings.delegate not in DELEGATES:
+        raise UsageError(
+            f"delegate: the host's runtime has {', '.join(DELEGATES)}, not {settings.delegate}"
+        )
+    if settings.op_profile:
+        raise UsageError(
+            "op_profile: the runtime's Python package cannot time single ops; on the host, "
+            "measured alone, --benchmark_binary=PATH names a benchmark_model that can"
+        )

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from mobile_bench.results import MAX_RUNS_PER_ROUND
@@ -33,7 +35,7 @@ class LoadedModel:
     Args:
         path: The .tflite file.
         threads: Threads of the runtime.
-        delegate: "xnnpack" or "none".
+        delegate: "xnnpack" or "cpu".
 
     Attributes:
         init_ns: Time to read the file, apply the delegate and allocate the tensors.
@@ -48,7 +50,7 @@ class LoadedModel:
 
         resolver = {
             "xnnpack": OpResolverType.BUILTIN,
-            "none": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+            "cpu": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
         }[delegate]
         start = time.perf_counter_ns()
         try:
@@ -142,10 +144,12 @@ def describe_delegation(nodes: list[tuple[str, list[int], list[int]]]) -> dict[s
                 waiting.extend(tensor for tensor in ops[index][1] if tensor not in borders)
     outside = Counter(name for index, (name, _, _) in enumerate(ops) if index not in taken)
     return {
-        "delegate": "xnnpack" if partitions else "none",
+        "delegate": "xnnpack" if partitions else "cpu",
         "partitions": len(partitions),
         "ops": len(ops),
+        "delegated_ops": len(taken),
         "ops_outside": dict(sorted(outside.items())),
+        "complete": len(taken) == len(ops),
     }
 
 
@@ -182,7 +186,8 @@ class Server:
     """Answers requests, one model and one round each.
 
     A request has `model` (path), `keep` (whether its interpreter stays for the next round), and
-    `num_runs`, `min_secs`, `max_secs`, `warmup_runs`, `warmup_min_secs`.
+    `num_runs`, `min_secs`, `max_secs`, `warmup_runs`, `warmup_min_secs`. What a reply says of
+    memory is true for the first model of a process only.
     """
 
     def __init__(self, threads: int, delegate: str) -> None:
@@ -195,8 +200,10 @@ class Server:
         path = request["model"]
         model = self._kept.pop(path, None)
         reused = model is not None
+        memory = [process_memory()]
         try:
             model = model or LoadedModel(path, self._threads, self._delegate)
+            memory.append(process_memory())
             max_secs = request["max_secs"]
             warmup = model.run(request["warmup_runs"], request["warmup_min_secs"], max_secs)
             runs = model.run(request["num_runs"], request["min_secs"], max_secs)
@@ -210,7 +217,43 @@ class Server:
             "runs_ns": runs,
             "inputs": model.inputs,
             "delegation": model.delegation(),
+            "memory": describe_memory(*memory, process_memory()),
         }
+
+
+def process_memory() -> tuple[float, float] | None:
+    """Returns what this process has in memory now and had at its peak, in MB (2^20 bytes).
+
+    None where the system does not tell.
+    """
+    try:
+        text = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    kb = dict(re.findall(r"^(VmRSS|VmHWM):\s+(\d+) kB$", text, re.MULTILINE))
+    return int(kb["VmRSS"]) / 1024, int(kb["VmHWM"]) / 1024
+
+
+def describe_memory(
+    start: tuple[float, float] | None,
+    loaded: tuple[float, float] | None,
+    end: tuple[float, float] | None,
+) -> dict[str, float | None]:
+    """Returns the fields of `results.Memory` from three looks at a new process.
+
+    Args:
+        start: Before the model was loaded.
+        loaded: After that.
+        end: After its runs.
+    """
+    if start is None or loaded is None or end is None:
+        return {"init_mb": None, "overall_mb": None, "peak_mb": None}
+    resident = start[0]
+    return {
+        "init_mb": loaded[0] - resident,
+        "overall_mb": end[0] - resident,
+        "peak_mb": end[1] - resident,
+    }
 
 
 def _bind(cpus: str) -> list[int] | None:

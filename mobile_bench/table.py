@@ -1,64 +1,214 @@
-"""The measurements as a Markdown table, which reads as plain text too."""
+"""Summaries, changes and op profiles as Markdown tables, which read as plain text, and as CSV."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import csv
+import dataclasses
+import io
+from collections.abc import Iterable, Sequence
 
-from mobile_bench.results import Measurement
+from mobile_bench.compare import Change
+from mobile_bench.results import Delegation, Measurement, Verdict
+from mobile_bench.summary import Summary
 
-_HEAD = ("model", "median us", "p90 us", "spread", "runs", "init ms", "delegate", "verdict")
+_FOLDED = "; "  # between the reasons of a verdict, and between notes
 
 
-def format_table(measurements: Iterable[Measurement]) -> str:
-    """Returns one line per measurement, under a head, columns padded to one width."""
-    rows = [_HEAD, *(_cells(measurement) for measurement in measurements)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEAD))]
-    lines = [_line(row, widths) for row in rows]
-    rule = [
-        ":" + "-" * (w - 1) if _is_text(i) else "-" * (w - 1) + ":" for i, w in enumerate(widths)
+def format_table(summaries: Sequence[Summary]) -> str:
+    """Returns one line per summary; columns for device, tool and settings where these differ."""
+    celsius = [warmest(summary) for summary in summaries]
+    columns = {
+        "model": [summary.model for summary in summaries],
+        **_what_differs(summaries),
+        "median us [95 %]": [_microseconds(s.median_us, s.interval_us) for s in summaries],
+        "p95 us": [_number(s.p95_us) for s in summaries],
+        "spread": [_percent(s.spread) for s in summaries],
+        "runs": [str(s.count) for s in summaries],
+        "init ms": [_number(s.init_us and s.init_us / 1000) for s in summaries],
+        "delegate": [_delegate(s.delegation) for s in summaries],
+        "C": [_number(value) for value in celsius],
+        "verdict": [_verdict(s.verdict) for s in summaries],
+    }
+    if not any(value is not None for value in celsius):  # a host tells none
+        del columns["C"]
+    return _markdown(columns, text=("model", "device", "tool", "settings", "delegate", "verdict"))
+
+
+def _what_differs(summaries: Sequence[Summary]) -> dict[str, list[str]]:
+    """Returns columns that tell apart the devices, tools and settings, where there are several."""
+    described = {
+        "device": [f"{s.device.target} {s.device.model}".strip() for s in summaries],
+        "tool": [f"{s.tool.name} {s.tool.version}" for s in summaries],
+        "settings": _different_settings(summaries),
+    }
+    different = {
+        "device": {s.device for s in summaries},
+        "tool": {s.tool for s in summaries},
+        "settings": {s.settings for s in summaries},
+    }
+    return {name: cells for name, cells in described.items() if len(different[name]) > 1}
+
+
+def _different_settings(summaries: Sequence[Summary]) -> list[str]:
+    records = [dataclasses.asdict(summary.settings) for summary in summaries]
+    differing = [
+        name for name in (records or [{}])[0] if len({record[name] for record in records}) > 1
     ]
-    return "\n".join([lines[0], _line(tuple(rule), widths), *lines[1:]])
+    return [", ".join(f"{name}={record[name]}" for name in differing) for record in records]
 
 
-def _cells(measurement: Measurement) -> tuple[str, ...]:
-    timings, verdict = measurement.timings, measurement.verdict
-    return (
-        _safe(measurement.model),
-        f"{timings.median_us:.1f}",
-        f"{timings.p90_us:.1f}",
-        "-" if timings.spread is None else f"{timings.spread:.1%}",
-        str(timings.count),
-        f"{timings.init_us / 1000:.1f}",
-        _delegate(measurement),
-        "valid" if verdict.valid else "invalid: " + _safe("; ".join(verdict.reasons)),
-    )
+def format_csv(summaries: Iterable[Summary]) -> str:
+    """Returns a head and one line per summary, with all that a Markdown table has no room for.
+
+    What is not known is an empty cell. The reasons of a verdict are one cell, with "; " between.
+    """
+    file = io.StringIO()
+    writer = None
+    for summary in summaries:
+        record = _flat(summary)
+        if writer is None:
+            writer = csv.DictWriter(file, record.keys(), lineterminator="\n")
+            writer.writeheader()
+        writer.writerow(record)
+    return file.getvalue().removesuffix("\n")
 
 
-def _delegate(measurement: Measurement) -> str:
-    delegation = measurement.delegation
-    if not delegation.partitions:
-        return delegation.delegate
-    outside = sum(delegation.ops_outside.values())
-    return (
-        f"{delegation.delegate}, {delegation.partitions} "
-        f"partition{'' if delegation.partitions == 1 else 's'}"
-        + (f", {outside} of {delegation.ops} ops outside" if outside else "")
-    )
+def _flat(summary: Summary) -> dict[str, object]:
+    device, tool, delegation = summary.device, summary.tool, summary.delegation
+    low, high = summary.interval_us or (None, None)
+    memory = dataclasses.asdict(summary.memory) if summary.memory else {}
+    return {
+        "model": summary.model,
+        "sha256": summary.sha256,
+        "size_bytes": summary.size_bytes,
+        "target": device.target,
+        "serial": device.serial,
+        "maker": device.maker,
+        "device": device.model,
+        "cpu": device.cpu,
+        "os": device.os,
+        "build": device.build,
+        "tool": tool.name,
+        "tool_version": tool.version,
+        "tool_sha256": tool.sha256,
+        **dataclasses.asdict(summary.settings),
+        "rounds": len(summary.rounds),
+        "runs": summary.count,
+        "median_us": summary.median_us,
+        "low_us": low,
+        "high_us": high,
+        "min_us": summary.min_us,
+        "p90_us": summary.p90_us,
+        "p95_us": summary.p95_us,
+        "init_us": summary.init_us,
+        "first_us": summary.first_us,
+        "spread": summary.spread,
+        "delegate_applied": delegation.delegate,
+        "partitions": delegation.partitions,
+        "ops": delegation.ops,
+        "delegated_ops": delegation.delegated_ops,
+        "complete": delegation.complete,
+        "cores_granted": " ".join(map(str, summary.affinity.granted or ())),
+        "init_mb": memory.get("init_mb"),
+        "overall_mb": memory.get("overall_mb"),
+        "peak_mb": memory.get("peak_mb"),
+        "battery_celsius": warmest(summary),
+        "valid": summary.verdict.valid,
+        "reasons": _FOLDED.join(summary.verdict.reasons),
+        "date": summary.date,
+    }
+
+
+def format_changes(changes: Sequence[Change]) -> str:
+    """Returns one line per change: medians of A and B, and B as a multiple of A."""
+    columns = {
+        "model": [change.model for change in changes],
+        "device": [change.target for change in changes],
+        "A us": [_number(change.a and change.a.median_us) for change in changes],
+        "B us": [_number(change.b and change.b.median_us) for change in changes],
+        "B / A [95 %]": [_ratio(change) for change in changes],
+        "change": [change.changed for change in changes],
+        "notes": [_FOLDED.join(change.notes) for change in changes],
+    }
+    if len(set(columns["device"])) == 1:
+        del columns["device"]
+    return _markdown(columns, text=("model", "device", "change", "notes"))
+
+
+def format_profile(measurement: Measurement) -> str:
+    """Returns the ops of a measurement with a profile, the one that takes longest first."""
+    ops = sorted(measurement.profile or (), key=lambda op: op.mean_us * op.calls, reverse=True)
+    columns = {
+        "op": [op.name for op in ops],
+        "kind": [op.kind for op in ops],
+        "mean us": [_number(op.mean_us) for op in ops],
+        "calls": [f"{op.calls:g}" for op in ops],
+        "share": ["-" if op.percent is None else f"{op.percent:.1f}%" for op in ops],
+    }
+    head = f"Ops of {_safe(measurement.model)} on {_safe(measurement.device.target)}:"
+    return f"{head}\n\n{_markdown(columns, text=('op', 'kind'))}"
+
+
+def warmest(summary: Summary) -> float | None:
+    """Returns the battery's highest temperature before and after the rounds, in degrees Celsius."""
+    states = [state for row in summary.rounds for state in (row.before, row.after)]
+    known = [state.battery_celsius for state in states if state.battery_celsius is not None]
+    return max(known, default=None)
+
+
+def _microseconds(value: float, bounds: tuple[float, float] | None) -> str:
+    return f"{value:.1f}" + (f" [{bounds[0]:.1f}, {bounds[1]:.1f}]" if bounds else "")
+
+
+def _ratio(change: Change) -> str:
+    if change.ratio is None:
+        return "-"
+    bounds = change.interval
+    return f"{change.ratio:.3f}" + (f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else "")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+def _verdict(verdict: Verdict) -> str:
+    return "valid" if verdict.valid else "invalid: " + _FOLDED.join(verdict.reasons)
+
+
+def _delegate(delegation: Delegation) -> str:
+    """Returns such as "xnnpack, 2 partitions, 3 of 30 ops outside", as far as it is known."""
+    parts = [delegation.delegate or "not told"]
+    if delegation.partitions:
+        parts.append(f"{delegation.partitions} partition{'s' * (delegation.partitions > 1)}")
+    if delegation.delegate == "cpu":
+        return parts[0]  # all ops are outside of a delegate
+    if None not in (delegation.ops, delegation.delegated_ops):
+        outside = delegation.ops - delegation.delegated_ops
+        if outside:
+            parts.append(f"{outside} of {delegation.ops} ops outside")
+    elif delegation.complete is False:
+        parts.append("ops outside")
+    return ", ".join(parts)
+
+
+def _markdown(columns: dict[str, list[str]], text: Sequence[str]) -> str:
+    """Returns a table with columns padded to one width each, those of text to the left."""
+    cells = {name: [name, *map(_safe, column)] for name, column in columns.items()}
+    padded = []
+    for name, column in cells.items():
+        width = max(map(len, column))
+        pad = str.ljust if name in text else str.rjust
+        rule = ":" + "-" * (width - 1) if name in text else "-" * (width - 1) + ":"
+        head, *body = (pad(cell, width) for cell in column)
+        padded.append([head, rule, *body])
+    return "\n".join(f"| {' | '.join(line)} |" for line in zip(*padded, strict=True))
 
 
 def _safe(text: str) -> str:
     """Returns text that cannot break the table or the terminal, whatever a file is called."""
     printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
     return printable.replace("|", "\\|")
-
-
-def _is_text(column: int) -> bool:
-    return _HEAD[column] in ("model", "delegate", "verdict")
-
-
-def _line(cells: tuple[str, ...], widths: list[int]) -> str:
-    padded = (
-        cell.ljust(width) if _is_text(i) else cell.rjust(width)
-        for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    )
-    return f"| {' | '.join(padded)} |"

@@ -193,11 +193,13 @@ class Job:
         threads: int = 1,
         precision: str = "float32",
         form: str = "cpu",
+        cpus: str = "",
+        delegate: str = "xnnpack",
     ) -> LatencyTable:
         """The table that ofa-latency measured. Raises UsageError where there is none."""
         from ofa_tf.search import LatencyTable
 
-        path = self.workdir.latency_table(target, threads, precision, form)
+        path = self.workdir.latency_table(target, threads, precision, form, cpus, delegate)
         if not path.exists():
             raise UsageError(
                 f"{path} is missing. Run ofa-latency --workdir={self.workdir.path} first."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import re
 from typing import Any
 
 from ofa_tf.errors import FailureError, UsageError
@@ -56,11 +57,22 @@ class Workdir:
         return self.checkpoints / f"phase_{name}.npz"
 
     def latency_table(
-        self, target: str, threads: int, precision: str, form: str = "cpu"
+        self,
+        target: str,
+        threads: int,
+        precision: str,
+        form: str = "cpu",
+        cpus: str = "",
+        delegate: str = "xnnpack",
     ) -> pathlib.Path:
-        """The latency table of a target, with so many threads."""
-        files = precision if form == "cpu" else f"{precision}_{form}"
-        return self.path / f"latency_{target}_{files}_{threads}t.json"
+        """The latency table of a target, run so: `form`, `cpus` and `delegate` if not as usual."""
+        unusual = [
+            form * (form != "cpu"),
+            f"cpus-{cpus}" * bool(cpus),
+            delegate * (delegate != "xnnpack"),
+        ]
+        parts = ["latency", target, precision, *filter(None, unusual), f"{threads}t"]
+        return self.path / ("_".join(re.sub(r"[^\w.-]+", "-", part) for part in parts) + ".json")
 
     def finetuned(self, name: str) -> Workdir:
         """The folder in which a subnet of this job is fine-tuned."""

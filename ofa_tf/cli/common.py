@@ -13,6 +13,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 
 import mobile_bench
+from mobile_bench.results import DELEGATES
 from ofa_tf.errors import FailureError, UsageError
 from ofa_tf.workdir import Workdir
 
@@ -110,12 +111,34 @@ def define_workdir() -> None:
 
 
 def define_target() -> None:
-    flags.DEFINE_enum("target", "host", ["host"], "Where latencies are measured.")
+    flags.DEFINE_string(
+        "target",
+        "host",
+        "Where latencies are measured: host, or the serial or address of a phone as `mobile-bench "
+        "devices` lists it.",
+    )
     flags.DEFINE_integer("threads", 1, "Threads of the TFLite runtime.", lower_bound=1)
+    flags.DEFINE_string(
+        "cpus", "", "Cores to run on: big, little, auto, 0,1 or 0xf0; any if not given."
+    )
+    flags.DEFINE_enum(
+        "delegate", "xnnpack", DELEGATES, "What runs the operations of .tflite files."
+    )
     flags.DEFINE_enum(
         "tflite_precision", "float32", ["float32", "int8"], "Of the files that are timed, or sized."
     )
     define_form()
+
+
+def define_measuring() -> None:
+    """Flags of the commands that measure on a phone, besides those of `define_target`."""
+    flags.DEFINE_string(
+        "benchmark_binary",
+        None,
+        "TFLite's benchmark_model for the phone: a file, or a folder with one for each ABI. See "
+        "docs/PHONES.md.",
+    )
+    flags.DEFINE_string("adb_path", None, "The adb to use; found by itself if not given.")
 
 
 def define_form() -> None:
@@ -191,8 +214,15 @@ def workdir() -> Workdir:
 
 
 def latency_file(workdir: Workdir) -> pathlib.Path:
-    """The latency table of --target, --threads, --tflite_precision and --form."""
-    return workdir.latency_table(FLAGS.target, FLAGS.threads, FLAGS.tflite_precision, FLAGS.form)
+    """The latency table of what the flags of `define_target` say."""
+    return workdir.latency_table(
+        FLAGS.target,
+        FLAGS.threads,
+        FLAGS.tflite_precision,
+        FLAGS.form,
+        FLAGS.cpus,
+        FLAGS.delegate,
+    )
 
 
 def numbers(flag: str) -> list[float]:

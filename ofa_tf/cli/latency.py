@@ -1,6 +1,7 @@
 """ofa-latency: measures the blocks of a space and makes its latency table.
 
     ofa-latency --workdir=DIR --target=host
+    ofa-latency --workdir=DIR --target=R58M12ABCDE --benchmark_binary=tools/ --cpus=big
 
 Run the same command again to go on after an interruption. Latencies do not depend on weights: with
 a --space, no job is needed, and ofa-search takes the table by --latency_table.
@@ -12,9 +13,8 @@ a --space, no job is needed, and ofa-search takes the table by --latency_table.
 from __future__ import annotations
 
 import contextlib
-import functools
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 FLAGS = flags.FLAGS
 
 _NUM_CALIBRATION = 2  # inputs that calibrate int8 models; accuracy does not matter here
+_BATCH = 50  # models that a phone runs in one go, between two looks at its temperature
 
 
 def define_flags() -> None:
@@ -68,6 +69,9 @@ def latency() -> None:
     resolutions = common.whole_numbers("latency_resolutions")
     if resolutions:
         space.restrict(resolutions=resolutions)  # an error before any work
+    if FLAGS.target == "all" or "," in FLAGS.target:
+        raise UsageError(f"A latency table is of one device: give its serial, not {FLAGS.target}.")
+    _measure_models([])  # opens the device: an error before any conversion
     table = _measure(space, num_classes, path, resolutions)
     print(_summary(table))
     common.log.info("The latency table is %s.", path)
@@ -117,15 +121,7 @@ def _measure(
             space,
             num_classes,
             convert=_converter(FLAGS.tflite_precision, FLAGS.form),
-            measure=functools.partial(
-                mobile_bench.measure,
-                target=FLAGS.target,
-                threads=FLAGS.threads,
-                rounds=1,  # build_latency_table does the rounds
-                num_runs=10,
-                min_secs=FLAGS.latency_min_secs,
-                warmup_min_secs=FLAGS.latency_min_secs / 2,
-            ),
+            measure=_measure_models,
             path=path,
             precision=FLAGS.tflite_precision,
             form=FLAGS.form,
@@ -135,6 +131,27 @@ def _measure(
             num_check=FLAGS.check_subnets,
             progress=lambda what, done, total: updates[what](done, total),
         )
+
+
+def _measure_models(
+    paths: Sequence[str], on_result: Callable[[mobile_bench.Measurement], None] | None = None
+) -> None:
+    """Measures each model once; build_latency_table does the rounds."""
+    mobile_bench.measure(
+        paths,
+        target=FLAGS.target,
+        threads=FLAGS.threads,
+        cpus=FLAGS.cpus,
+        delegate=FLAGS.delegate,
+        rounds=1,
+        num_runs=10,
+        min_secs=FLAGS.latency_min_secs,
+        warmup_min_secs=FLAGS.latency_min_secs / 2,
+        batch=_BATCH,
+        benchmark_binary=FLAGS.benchmark_binary,
+        adb_path=FLAGS.adb_path,
+        on_result=on_result,
+    )
 
 
 def _converter(precision: str, form: str) -> Callable[[Blueprint, bool], bytes]:
@@ -201,6 +218,9 @@ def _summary(table: LatencyTable) -> str:
         f"Mean error on unseen subnets {100 * report['mape']:.1f} %, {interpolation}, rounds "
         f"differ by {100 * report['round_spread']:.1f} %."
     )
+    if doubtful := report["doubtful"]:
+        reason = "; ".join(next(iter(doubtful.values())))
+        lines.append(f"{len(doubtful)} models had no valid round, the first one because: {reason}")
     return "\n".join(lines)
 
 
@@ -219,6 +239,7 @@ def main() -> None:
     flags.DEFINE_integer("num_classes", None, "Classes of the networks, for such a workdir.", 1)
     common.define_workdir()
     common.define_target()
+    common.define_measuring()
     common.run(latency, __doc__)
 
 

@@ -18,12 +18,15 @@ from ofa_tf.cli import common, export, latency, predictor, report, search, train
 
 FLAGS = flags.FLAGS
 
+_OF_PHONES = ("benchmark_binary", "adb_path")  # flags that mobile-bench takes as they are
+
 
 def define_flags() -> None:
     for command in (train, latency, predictor, search, export):
         command.define_flags()
     common.define_workdir()
     common.define_target()
+    common.define_measuring()
     flags.DEFINE_float("bench_min_secs", 0.5, "Seconds of timed runs per file and round.", 0.0)
 
 
@@ -54,6 +57,9 @@ def _measure() -> None:
             f"--output={workdir.measurements}",
             f"--target={FLAGS.target}",
             f"--threads={FLAGS.threads}",
+            f"--cpus={FLAGS.cpus}",
+            f"--delegate={FLAGS.delegate}",
+            *(f"--{name}={FLAGS[name].value}" for name in _OF_PHONES if FLAGS[name].value),
             f"--min_secs={FLAGS.bench_min_secs}",
             "--resume",
         ]

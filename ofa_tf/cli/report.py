@@ -41,7 +41,14 @@ def report() -> None:
     job = Job(common.workdir())
     subnets = job.chosen_subnets()
     measurements = _measurements(job)
-    table = job.latency_table(FLAGS.target, FLAGS.threads, FLAGS.tflite_precision, FLAGS.form)
+    table = job.latency_table(
+        FLAGS.target,
+        FLAGS.threads,
+        FLAGS.tflite_precision,
+        FLAGS.form,
+        FLAGS.cpus,
+        FLAGS.delegate,
+    )
     rows = [_row(job, subnet, measurements) for subnet in subnets]
     for row in rows:  # where the search was for other devices, or for no latency at all
         codes = table.space.encode([row["arch"]])
@@ -79,16 +86,26 @@ def _predicted(job: Job, table: LatencyTable) -> tuple[np.ndarray, np.ndarray]:
     return cloud, np.stack([latencies, accuracies], axis=1)
 
 
-def _measurements(job: Job) -> dict[str, mobile_bench.Measurement]:
-    """The newest measurement of each file with --threads, by the file's sha256."""
+def _measurements(job: Job) -> dict[str, mobile_bench.Summary]:
+    """The newest measurement of each file as the flags say, by the file's sha256."""
     path = job.workdir.measurements
     if not path.exists():
         raise UsageError(
             f"{path} is missing. Run mobile-bench --models='{job.workdir.subnets}/*/*.tflite' "
             f"--output={path} first."
         )
-    rows = mobile_bench.read_rows(path).measurements
-    return {row.sha256: row for row in rows if row.settings.threads == FLAGS.threads}
+    summaries = mobile_bench.summarize(mobile_bench.read_rows(path).measurements)
+    summaries.sort(key=lambda summary: summary.date)
+    return {summary.sha256: summary for summary in summaries if _is_asked_for(summary)}
+
+
+def _is_asked_for(summary: mobile_bench.Summary) -> bool:
+    """Whether it is of --target, --threads, --cpus and --delegate."""
+    settings = summary.settings
+    return FLAGS.target in (summary.device.target, summary.device.serial) and (
+        (settings.threads, settings.cpus, settings.delegate)
+        == (FLAGS.threads, FLAGS.cpus, FLAGS.delegate)
+    )
 
 
 def _row(job: Job, subnet: dict, measurements: dict) -> dict:
@@ -106,18 +123,18 @@ def _row(job: Job, subnet: dict, measurements: dict) -> dict:
         row["file_bytes"][name] = file.num_bytes
         if not name.startswith("tflite_"):
             continue
-        measurement = measurements.get(_sha256(file.path))
-        if measurement is None:
+        summary = measurements.get(_sha256(file.path))
+        if summary is None:
             raise UsageError(
-                f"{file.path} is not measured in {job.workdir.measurements}. Run "
-                "mobile-bench on it first."
+                f"{file.path} is not measured in {job.workdir.measurements} as --target, "
+                "--threads, --cpus and --delegate say. Run mobile-bench on it first."
             )
-        if not measurement.verdict.valid:
-            reasons = "; ".join(measurement.verdict.reasons)
+        if not summary.verdict.valid:
+            reasons = "; ".join(summary.verdict.reasons)
             common.log.warning("The latency of %s is not to be trusted: %s.", file.path, reasons)
         precision = name.removeprefix("tflite_")
-        row["measured_latency_ms"][precision] = measurement.timings.median_us / 1e3
-        row["delegate_partitions"][precision] = measurement.delegation.partitions
+        row["measured_latency_ms"][precision] = summary.median_us / 1e3
+        row["delegate_partitions"][precision] = summary.delegation.partitions
     return row
 
 

@@ -10,21 +10,24 @@ import pathlib
 import platform
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ofa_tf.errors import UsageError
 from ofa_tf.search.latency import LatencyTable, distinct_blocks
 from ofa_tf.search.latency_correction import fit_correction, relative_errors
-from ofa_tf.search.latency_measuring import convert_all, measure_all, round_latencies
+from ofa_tf.search.latency_measuring import (
+    Measure,
+    convert_all,
+    doubtful_models,
+    measure_all,
+    round_latencies,
+)
 from ofa_tf.search.rows import RowFile
 from ofa_tf.search.sampling import ArchSampler
 from ofa_tf.spaces import Arch, Blueprint, SearchSpace
 from ofa_tf.spaces.blueprint import Block, GlobalPool
-
-if TYPE_CHECKING:
-    import mobile_bench
 
 _EMPTY = GlobalPool("empty", 2, 8)  # the mean of four pixels: a model that does next to nothing
 _NUM_BETWEEN = 20  # blocks on which interpolation is checked
@@ -35,7 +38,7 @@ def build_latency_table(
     num_classes: int,
     *,
     convert: Callable[[Blueprint, bool], bytes],
-    measure: Callable[[Sequence[str]], Sequence[mobile_bench.Measurement]],
+    measure: Measure,
     path: str | pathlib.Path,
     precision: str = "float32",
     form: str = "cpu",
@@ -59,8 +62,9 @@ def build_latency_table(
     relative), kendall, `worst_arch` and `subnets` (arch, measured_ms, predicted_ms); the same
     for those `fitted`; `interpolation`: n, mape, bias, worst, kendall and `blocks` (key,
     measured_ms, predicted_ms) of blocks halfway between the resolutions that make the table;
-    `left_out_errors` of each form of the correction; and `round_spread`, the median over models
-    of (largest - least) / least latency of a round.
+    `left_out_errors` of each form of the correction; `round_spread`, the median over models
+    of (largest - least) / least latency of a round; and `doubtful`, why no round of a model was
+    valid, by model.
 
     Converted models and measured rows are kept beside `path` until the table is saved, so that
     an interrupted call goes on where it was.
@@ -71,7 +75,8 @@ def build_latency_table(
         convert: a Blueprint, and whether it takes images (else feature maps), to the bytes of a
             .tflite file. What normalizes images inside an exported file counts as the first
             block's.
-        measure: paths of .tflite files to one measurement each.
+        measure: called with paths of .tflite files, and with what to call with the measurement
+            of each as soon as it is there.
         path: where the table goes.
         precision: what `convert` makes; kept in the table, as is `form`.
         resolutions: at which blocks are measured, in pixels; the table answers for those of the
@@ -143,6 +148,7 @@ def build_latency_table(
         **table.report,
         "interpolation": _interpolation_errors(raw, between, latencies),
         "round_spread": float(np.median(spreads)),
+        "doubtful": doubtful_models(rows),
     }
     table = dataclasses.replace(table, report=report)
     table.save(path)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 import pathlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ofa_tf.errors import UsageError
 from ofa_tf.files import write_bytes
@@ -16,8 +18,11 @@ from ofa_tf.spaces import Blueprint
 if TYPE_CHECKING:
     import mobile_bench
 
-_CHUNK = 64  # models measured by one call; what an interruption can lose
 _AGREEMENT = 0.03  # by which the two fastest rounds of a model that was not disturbed differ
+
+
+# Paths of .tflite files, and what to call with the measurement of each as soon as it is there.
+Measure: TypeAlias = "Callable[[Sequence[str], Callable[[mobile_bench.Measurement], None]], object]"
 
 
 def convert_all(
@@ -46,20 +51,20 @@ def measure_all(
     names: Sequence[str],
     folder: pathlib.Path,
     file: RowFile,
-    measure: Callable[[Sequence[str]], Sequence[mobile_bench.Measurement]],
+    measure: Measure,
     rounds: int,
     progress: Callable[[str, int, int], None],
 ) -> dict[str, Any]:
     """Adds the rows that the file lacks, and returns what all of them were measured with.
 
-    Models whose two fastest rounds do not agree were disturbed: they go through up to as many
-    rounds again.
+    Models whose two fastest rounds do not agree were disturbed, as were those of which no round
+    was valid (a phone that was hot): they go through up to as many rounds again.
 
     Args:
         names: of the models in the folder, as `convert_all` writes them.
         folder: of the models.
         file: a row for each model and round.
-        measure: paths of .tflite files to one measurement each.
+        measure: see `Measure`.
         rounds: how many times all models are measured, one after the other.
         progress: called as ("measure", models done, models in all), over all rounds.
 
@@ -73,13 +78,12 @@ def measure_all(
         wanted = [name for name in again if (index, name) not in known]
         total = max(rounds * len(names), done + len(again))
         done += len(again) - len(wanted)
-        for start in range(0, len(wanted), _CHUNK):
-            progress("measure", done, total)
-            part = wanted[start : start + _CHUNK]
-            measurements = measure([str(folder / f"{name}.tflite") for name in part])
-            for name, measurement in zip(part, measurements, strict=True):
-                file.append({"round": index, "model": name, **_row(measurement)})
-            done += len(part)
+        if wanted:
+            advance = functools.partial(_advance, progress, done, total)
+            advance(0)
+            paths = [str(folder / f"{name}.tflite") for name in wanted]
+            measure(paths, _appender(file, index, advance))
+            done += len(wanted)
     progress("measure", total, total)
     setups = [row["setup"] for row in file.rows]
     for setup in setups:
@@ -91,15 +95,31 @@ def measure_all(
 
 
 def _disturbed(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The models that were measured more than once, and whose two fastest rounds differ."""
+    """The models whose two fastest rounds differ, or of which no round was valid."""
     fastest = {model: sorted(times)[:2] for model, times in round_latencies(rows).items()}
-    return [name for name in names if fastest[name][-1] > (1 + _AGREEMENT) * fastest[name][0]]
+    doubtful = doubtful_models(rows)
+    return [
+        name
+        for name in names
+        if name in doubtful or fastest[name][-1] > (1 + _AGREEMENT) * fastest[name][0]
+    ]
+
+
+def doubtful_models(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Why the last round was invalid, by model, of those models that have no valid round."""
+    reasons = {row["model"]: row["reasons_invalid"] for row in rows}
+    for row in rows:
+        if not row["reasons_invalid"]:
+            reasons.pop(row["model"], None)
+    return reasons
 
 
 def round_latencies(
     rows: Sequence[Mapping[str, Any]], of_runs: str = "p5_us"
 ) -> dict[str, list[float]]:
-    """The latency in ms of each round, by model: by default the 5th percentile of its runs.
+    """The latency in ms of each valid round, by model: by default the 5th percentile of its runs.
+
+    Of a model without a valid round it is that of all its rounds.
 
     Other work on the device can only add to a run. In a round of few runs the median of a slow
     model already has some of it, that of a fast one has not, and the two would not compare.
@@ -108,16 +128,17 @@ def round_latencies(
         rows: of `measure_all`.
         of_runs: "p5_us", or "median_us" for what a user sees.
     """
-    latencies = defaultdict(list)
+    latencies, doubtful = defaultdict(list), defaultdict(list)
     for row in rows:
-        latencies[row["model"]].append(row[of_runs] / 1000)
-    return latencies
+        kind = doubtful if row["reasons_invalid"] else latencies
+        kind[row["model"]].append(row[of_runs] / 1000)
+    return {**doubtful, **latencies}
 
 
 def _checked(file: RowFile) -> list[Mapping[str, Any]]:
     """The rows of a file, if each has what is read from it."""
     for number, row in enumerate(file.rows, start=1):
-        whole = {"round", "model", "setup", "date"} <= row.keys()
+        whole = {"round", "model", "setup", "date", "reasons_invalid"} <= row.keys()
         if not whole or not all(_is_time(row.get(key)) for key in ("p5_us", "median_us")):
             raise UsageError(
                 f"{file.path}, line {number}: this is no measurement, or its p5_us or median_us is "
@@ -130,16 +151,37 @@ def _is_time(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value) and value > 0
 
 
+def _advance(
+    progress: Callable[[str, int, int], None], before: int, total: int, models: int
+) -> None:
+    progress("measure", before + models, total)
+
+
+def _appender(
+    file: RowFile, index: int, advance: Callable[[int], None]
+) -> Callable[[mobile_bench.Measurement], None]:
+    """What appends the row of a measurement in a round, and tells how many it has appended."""
+    count = itertools.count(1)
+
+    def append(measurement: mobile_bench.Measurement) -> None:
+        name = pathlib.Path(measurement.model).stem
+        file.append({"round": index, "model": name, **_row(measurement)})
+        advance(next(count))
+
+    return append
+
+
 def _row(measurement: mobile_bench.Measurement) -> dict[str, Any]:
-    """The part of a measurement that a table keeps."""
-    record = measurement.to_dict()
-    timings = record["timings"]
+    """The part of a measurement that a table keeps.
+
+    The tool of some phones prints no percentiles: what is nearest to them stands in.
+    """
+    record, timings = measurement.to_dict(), measurement.timings
     return {
-        "p5_us": timings["p5_us"],
-        "median_us": timings["median_us"],
-        "p90_us": timings["p90_us"],
-        "count": timings["count"],
-        "reasons_invalid": list(record["verdict"]["reasons"]),
-        "date": record["date"],
+        "p5_us": timings.fast_us,
+        "median_us": timings.typical_us,
+        "count": timings.count,
+        "reasons_invalid": list(measurement.verdict.reasons),
+        "date": measurement.date,
         "setup": {key: record[key] for key in ("device", "tool", "settings")},
     }

@@ -3,19 +3,16 @@
 import json
 import pathlib
 import signal
-import sys
 import time
 from unittest import mock
 
 import pytest
-from cli_helpers import ROOT, assert_one_message, finish, run, start
+from cli_helpers import assert_one_message, finish, run, start
+from search_helpers import FakeDevice
 
 from ofa_tf.errors import UsageError
 from ofa_tf.search import LatencyTable
 from ofa_tf.spaces import get_space
-
-sys.path.insert(0, str(ROOT / "tests" / "search"))
-from search_helpers import FakeDevice
 
 TINY = get_space("ofa_mbv3_tiny")
 LOW = TINY.resolutions[0]
@@ -37,9 +34,9 @@ class Recorded(FakeDevice):
         assert takes_images == (plan.blocks[0].name == "stem")
         return self.convert(plan, takes_images)
 
-    def measure_with(self, paths, **settings):
+    def measure_with(self, paths, on_result, **settings):
         self.settings.append(settings)
-        return self.measure(paths)
+        self.measure(paths, on_result)
 
 
 @pytest.fixture
@@ -92,21 +89,21 @@ def test_int8_models_are_calibrated_on_their_own_inputs(device, tmp_path):
 
 
 def test_interrupted_it_goes_on_where_it_was(device, tmp_path):
-    def interrupted(paths, **settings):
-        if len(device.measured) >= 64:
+    def interrupted(path):
+        if len(device.measured) > 64:
             raise KeyboardInterrupt
-        return Recorded.measure_with(device, paths, **settings)
+        return Recorded._time(device, path)
 
-    with mock.patch("mobile_bench.measure", interrupted):
+    with mock.patch.object(device, "_time", interrupted):
         ended = run("latency", f"--workdir={tmp_path}", *SPACE, *FEW)
     assert_one_message(ended, 130, "interrupted. Run the same command again to go on.")
     assert not (tmp_path / "latency_host_float32_1t.json").exists()
     before, converted = len(device.measured), device.converted
-    assert before >= 64
+    assert before == 65
     assert run("latency", f"--workdir={tmp_path}", *SPACE, *FEW).code == 0
     table = LatencyTable.load(tmp_path / "latency_host_float32_1t.json")
     assert device.converted == converted
-    assert len(device.measured) == len(table.rows) == 2 * converted
+    assert len(device.measured) - 1 == len(table.rows) == 2 * converted  # no row was lost
 
 
 def test_the_job_decides_the_space(device, job):
@@ -131,6 +128,9 @@ def test_the_job_decides_the_space(device, job):
         ((*SPACE[:2], "--latency_resolutions=low"), "--latency_resolutions is a list of whole"),
         ((*SPACE, "--fit_subnets=1"), "--fit_subnets=1"),
         ((*SPACE, "--tflite_precision=int4"), "tflite_precision"),
+        ((*SPACE, "--delegate=npu"), "delegate"),
+        ((*SPACE, "--target=all"), "A latency table is of one device: give its serial"),
+        ((*SPACE, "--target=host,R58M12ABCDE"), "A latency table is of one device"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_at_once(device, tmp_path, args, expected):

@@ -5,18 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import pathlib
-import sys
 
 import pytest
-from cli_helpers import ROOT, assert_one_message, run
+from cli_helpers import assert_one_message, run
+from search_helpers import measurement
 
+from mobile_bench.results import Device, Settings
 from ofa_tf.files import append_json, read_json, write_json
 from ofa_tf.search import LatencyTable
 from ofa_tf.search.latency import distinct_blocks
 from ofa_tf.spaces import get_space
-
-sys.path.insert(0, str(ROOT / "tests" / "search"))
-from search_helpers import measurement
 
 TINY = get_space("ofa_mbv3_tiny")
 CARD = pathlib.Path("subnets", "small", "card.json")
@@ -45,8 +43,9 @@ def reported(tmp_path) -> pathlib.Path:
     write_json(tmp_path / CARD, {"arch": arch, "files": {"tflite_float32": file}})
     (tmp_path / MODEL).write_bytes(b"model")
     sha256 = hashlib.sha256(b"model").hexdigest()
-    row = measurement(MODEL.name, 250.0, sha256=sha256).to_dict()
-    append_json(tmp_path / "measurements.jsonl", row)
+    for index, median_us in enumerate((240.0, 250.0, 252.0)):
+        row = measurement(MODEL.name, median_us, sha256=sha256, round=index).to_dict()
+        append_json(tmp_path / "measurements.jsonl", row)
     return tmp_path
 
 
@@ -108,3 +107,23 @@ def test_another_file_than_was_measured(reported):
     (reported / MODEL).write_bytes(b"other")
     ended = run("report", f"--workdir={reported}")
     assert_one_message(ended, 2, f"{MODEL} is not measured in ", "Run mobile-bench on it first.")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"settings": Settings(threads=2)},
+        {"settings": Settings(cpus="big")},
+        {"settings": Settings(delegate="cpu")},
+        {"device": Device("R58", "R58", "", "", "", "", "", (), ())},
+        {"date": "2024-12-31T00:00:00+00:00"},
+    ],
+)
+def test_rows_of_other_devices_flags_and_days_do_not_count(reported, changes):
+    sha256 = hashlib.sha256(b"model").hexdigest()
+    row = measurement("other.tflite", 999.0, sha256=sha256, **changes)
+    append_json(reported / "measurements.jsonl", row.to_dict())
+    ended = run("report", f"--workdir={reported}")
+    assert ended.code == 0, ended.err
+    (row,) = read_json(reported / "results.json")
+    assert row["measured_latency_ms"] == {"float32": 0.25}

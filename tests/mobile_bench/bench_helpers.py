@@ -5,30 +5,58 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from mobile_bench.results import Delegation, Device, Measurement, Settings, Timings, Tool, Verdict
+from mobile_bench.results import (
+    Affinity,
+    Delegation,
+    Device,
+    DeviceState,
+    Measurement,
+    Settings,
+    Timings,
+    Tool,
+    Verdict,
+)
 
 # Settings that keep a measurement of a tiny model well under a second.
 QUICK = {"num_runs": 20, "min_secs": 0.0, "warmup_min_secs": 0.0, "max_spread": 100.0}
 QUICK_FLAGS = [f"--{name}={value}" for name, value in QUICK.items()]
 
+HOST = Device("host", "", "", "", "cpu", "Linux", "6.1", ("x86_64",), (None, None))
+TOOL = Tool("ai-edge-litert", "2.3.0", "")
+STATE = DeviceState("2025-01-01T00:00:00+00:00")
+
 
 def make_measurement(**changes: object) -> Measurement:
-    """Returns a valid record that nothing was run for."""
-    times = {f.name: 1.5 for f in dataclasses.fields(Timings)}
-    counts = {"count": 100, "warmup_count": 2, "round_medians_us": (1.5, 1.5), "spread": 0.0}
+    """Returns a valid record that nothing was run for.
+
+    Args:
+        changes: Fields of the record, or of its timings (`typical_us` is the median).
+    """
+    if "typical_us" in changes:
+        changes["median_us"] = changes.pop("typical_us")
+    names = {field.name for field in dataclasses.fields(Timings)}
+    times = dict.fromkeys(names, 1.5) | {"count": 100, "warmup_count": 2}
+    times |= {name: changes.pop(name) for name in names & changes.keys()}
     fields = {
+        "session": "20250101T000000Z-0",
+        "round": 0,
+        "date": "2025-01-01T00:00:00+00:00",
         "model": "a.tflite",
         "sha256": "0" * 64,
         "size_bytes": 10,
         "inputs": ("float32[1,2]",),
-        "device": Device("host", "cpu", 2, "Linux"),
-        "tool": Tool("ai-edge-litert", "2.3.0", "3.11.0"),
+        "device": HOST,
+        "tool": TOOL,
+        "command": "",
         "settings": Settings(),
-        "cpus": (0, 1),
-        "delegation": Delegation("xnnpack", 2, 7, {"HARD_SWISH": 2}),
-        "timings": Timings(**(times | counts)),
+        "affinity": Affinity(None, (0, 1)),
+        "delegation": Delegation("xnnpack", 2, 7, 5, {"HARD_SWISH": 2}, False),
+        "timings": Timings(**times),
+        "memory": None,
+        "profile": None,
+        "before": STATE,
+        "after": STATE,
         "verdict": Verdict(True, ()),
-        "date": "2025-01-01T00:00:00+00:00",
     }
     return Measurement(**(fields | changes))
 

@@ -1,10 +1,18 @@
-"""Small models made with TensorFlow once per session."""
+"""Small models made with TensorFlow once per session, and the phones of stand_in/."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from stand_in.fixtures import (  # noqa: F401
+    adb,
+    make_phone,
+    old_phone,
+    own_adb,
+    phone,
+    tool_path,
+)
 
 
 @pytest.fixture(scope="session")

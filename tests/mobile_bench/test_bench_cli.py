@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
+import io
 import os
 import shutil
 import signal
@@ -11,9 +14,14 @@ import time
 from pathlib import Path
 
 import pytest
-from bench_helpers import QUICK_FLAGS, children, is_running
+from bench_helpers import HOST, QUICK_FLAGS, children, is_running, make_measurement
+from stand_in.phones import OLD
 
-from mobile_bench.rows import read_rows
+import mobile_bench
+from mobile_bench import cli
+from mobile_bench.errors import MeasureError
+from mobile_bench.results import OpTime, Settings
+from mobile_bench.rows import RowWriter, read_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "mobile_bench"]
@@ -21,6 +29,7 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 
 
 def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess:
+    """Runs the command in a process of its own."""
     done = subprocess.run(
         [*COMMAND, *map(str, arguments)],
         capture_output=True,
@@ -51,46 +60,56 @@ def test_patterns_and_plain_paths_are_measured_once_each(folder, models):
         outside,
         "subnets/a/model_int8.tflite",
         "--threads=2",
+        "--rounds=2",
         "--output=rows.jsonl",
         cwd=folder,
     )
     assert done.returncode == 0, done.stderr
     rows = read_rows(folder / "rows.jsonl").measurements
     expected = ["subnets/a/model_float32.tflite", "subnets/a/model_int8.tflite", str(outside)]
-    assert [row.model for row in rows] == expected
+    assert [row.model for row in rows] == 2 * expected  # interleaved
+    assert [row.round for row in rows] == [0] * 3 + [1] * 3
     assert {row.settings.threads for row in rows} == {2}
-    table = done.stdout.splitlines()
-    assert table[0].startswith("| model ")
-    assert [line.split()[1] for line in table[2:5]] == expected
-    assert table[-1] == "3 rows appended to rows.jsonl"
+    head, _, *table = done.stdout.splitlines()
+    assert head.startswith("| model ")
+    assert [line.split()[1] for line in table] == expected
+    assert done.stderr.endswith("6 rows appended to rows.jsonl\n")
 
 
 def test_resume_measures_only_what_is_missing(folder):
     flags = [*QUICK_FLAGS, "--models=subnets/*/*.tflite", "--output=rows.jsonl", "--resume"]
     output = folder / "rows.jsonl"
-    assert run(*flags, cwd=folder).returncode == 0
+    assert run(*flags, "--rounds=2", cwd=folder).returncode == 0
     whole = output.read_bytes()
-    done = run(*flags, cwd=folder)
+    done = run(*flags, "--rounds=2", cwd=folder)
     assert (done.returncode, output.read_bytes()) == (0, whole)
-    assert "all models are in rows.jsonl already" in done.stdout
+    assert done.stderr.endswith("no new row in rows.jsonl\n")
+    assert len(done.stdout.splitlines()) == 4  # the results are told all the same
 
     output.write_bytes(whole[:-20])  # the process was killed in its last row
-    done = run(*flags, cwd=folder)
+    done = run(*flags, "--rounds=3", cwd=folder)
     assert done.returncode == 0
-    assert "line 2: the unfinished last row is left out" in done.stderr
-    assert "1 of 2 already in rows.jsonl" in done.stderr
-    assert len(read_rows(output).measurements) == 2
+    assert "line 4: the unfinished last row is left out" in done.stderr
+    assert done.stderr.endswith("3 rows appended to rows.jsonl\n")
+    rows = read_rows(output).measurements
+    assert sorted((row.round, row.model[-9:]) for row in rows) == sorted(
+        (index, name) for index in range(3) for name in ("32.tflite", "t8.tflite")
+    )
+    assert len({row.session for row in rows}) == 1
 
-    assert run(*flags, "--rounds=2", cwd=folder).returncode == 0  # other settings, other rows
-    assert len(read_rows(output).measurements) == 4
+    done = run(*flags, "--rounds=1", "--threads=2", cwd=folder)  # other settings, other rows
+    assert len(read_rows(output).measurements) == 8
+    assert "settings" not in done.stdout  # what is told is what was asked for
 
 
 def test_a_corrupt_model_costs_only_itself(folder, corrupt):
-    done = run(*QUICK_FLAGS, corrupt, "--models=subnets/*/*", "--output=rows.jsonl", cwd=folder)
+    flags = [*QUICK_FLAGS, "--rounds=1", "--models=subnets/*/*", "--output=rows.jsonl"]
+    done = run(*flags, corrupt, cwd=folder)
     assert done.returncode == 1
-    assert f"{corrupt}: the runtime refuses the file" in done.stderr
+    assert "2 rows appended to rows.jsonl\nmobile-bench: failures: 1, runs me" in done.stderr
+    assert f"{corrupt}: the runtime refuses the file" in done.stderr.splitlines()[-1]
     assert len(read_rows(folder / "rows.jsonl").measurements) == 2
-    assert "2 rows appended to rows.jsonl" in done.stdout
+    assert len(done.stdout.splitlines()) == 4
 
 
 @pytest.mark.parametrize(
@@ -100,23 +119,40 @@ def test_a_corrupt_model_costs_only_itself(folder, corrupt):
         (["--threads=many", "a"], "--threads=many"),
         (["--threads=0", "a"], "threads: expected 1 to 64, got 0"),
         (["--min_secs=nan", "a"], "min_secs: expected 0 to 60.0, got nan"),
-        (["--cpus=big", "a"], "cpus: expected core numbers, got big"),
-        (["--cpus=999", "a"], "cpus: expected some of"),
-        (["--target=pixel", "a"], "unknown target 'pixel'; known: host"),
+        (["--cpus=fast", "a"], "cpus: expected big, little, auto, core numbers"),
+        (["--cpus=999", "a"], "cpus: "),
+        (["--delegate=none", "a"], "delegate: expected one of xnnpack, cpu, gpu"),
+        (["--delegate=gpu", "a"], "delegate: the host"),
+        (["--target=host,,host", "a"], "target: expected host, all, serials"),
+        (["--runner=app", "a"], "runner: expected one of binary, apk, got 'app'"),
+        (["--batch=0", "a"], "batch: expected 1 to"),
+        (["--rounds=0", "a"], "rounds: expected 1 to"),
+        (["--cooldown=-1", "a"], "cooldown_secs: expected 0 or more, got -1"),
+        (["--format=html", "a"], "markdown|csv"),
         (["--timeout_secs=-1", "a"], "timeout_secs: expected more than 0"),
         (["--models=no/such/*.tflite"], "no file matches no/such/*.tflite"),
         ([], "no models: give .tflite files or patterns"),
         (["--resume", "a"], "--resume needs --output=FILE"),
         (["a", "--output=."], ".: expected a file to append rows to"),
         (["--flagfile=no_such.flags"], "no_such.flags"),
+        (["run"], "no models: give .tflite files or patterns"),
+        (["devices", "--threads=2"], "Unknown command line flag 'threads'"),
+        (["devices", "R58"], "devices: expected flags only, got 'R58'"),
+        (["devices", "--adb_path=no/adb"], "no/adb"),
+        (["clean", "R58"], "clean: expected flags only, got 'R58'"),
+        (["table"], "table: expected one file of rows, got 0"),
+        (["compare", "a.jsonl"], "compare: expected two files of rows, A and B, got 1"),
     ],
 )
-def test_wrong_usage_is_one_message_and_exit_2(tmp_path, arguments, message):
-    done = run(*arguments, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (2, "")
-    (line,) = done.stderr.splitlines()
+def test_wrong_usage_is_one_message_and_exit_2(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code = cli.main(["mobile-bench", *arguments])
+    out, err = capsys.readouterr()
+    assert (code, out) == (2, "")
+    (line,) = err.splitlines()
     assert line.startswith("mobile-bench: ")
     assert message in line
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_output_that_cannot_be_written_fails_before_measuring(models, tmp_path):
@@ -131,7 +167,7 @@ def test_a_damaged_output_is_named_and_kept(models, tmp_path):
     output.write_text("{}\n")
     done = run(models["float32"], f"--output={output}", "--resume")
     assert done.returncode == 1
-    assert f"{output}, line 1: not a measurement: row: missing cpus" in done.stderr
+    assert f"{output}, line 1: not a measurement: this is a row of version 1" in done.stderr
     assert output.read_text() == "{}\n"
 
 
@@ -141,7 +177,7 @@ def test_flags_come_from_a_file(models, tmp_path):
     done = run(f"--flagfile={preset}", models["float32"], f"--output={tmp_path}/rows.jsonl")
     assert done.returncode == 0, done.stderr
     (row,) = read_rows(tmp_path / "rows.jsonl").measurements
-    assert (row.settings.rounds, row.settings.num_runs, row.timings.count) == (1, 20, 20)
+    assert (row.round, row.settings.num_runs, row.timings.count) == (0, 20, 20)
 
 
 def test_strange_names_are_measured_and_printed(models, tmp_path):
@@ -150,7 +186,7 @@ def test_strange_names_are_measured_and_printed(models, tmp_path):
     shutil.copy(models["float32"], tmp_path / "odd" / name)
     output = tmp_path / "rows.jsonl"
     done = subprocess.run(
-        [*COMMAND, *QUICK_FLAGS, f"odd/{name}", f"--output={output}"],
+        [*COMMAND, *QUICK_FLAGS, "--rounds=1", f"odd/{name}", f"--output={output}"],
         capture_output=True,
         text=True,
         env=ENVIRONMENT | {"PYTHONIOENCODING": "ascii"},
@@ -182,36 +218,259 @@ def long_run(models, tmp_path):
         assert process.poll() is None
         time.sleep(0.02)
     (worker,) = children(process.pid)
+    time.sleep(0.2)  # a row is on the disk a moment before it is in the table
     yield process, worker, output
     process.kill()
     process.wait()
 
 
-def test_ctrl_c_keeps_the_rows_and_ends_the_worker(long_run):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_keeps_the_rows_and_ends_the_worker(long_run, number):
     process, worker, output = long_run
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     stdout, stderr = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert "Traceback" not in stderr
-    assert stderr.endswith("mobile-bench: interrupted\n")
-    assert "1 row appended to" in stdout
+    assert stderr.endswith(f"1 row appended to {output}\nmobile-bench: interrupted\n")
+    assert len(stdout.splitlines()) == 3
     assert len(read_rows(output).measurements) == 1
     assert not is_running(worker)
 
 
-def test_help_lists_the_flags():
+class Recorded:
+    """In the place of real targets: keeps what was asked for, gives rows, then may fail."""
+
+    def __init__(self, rows=(), error: Exception | None = None) -> None:
+        self.rows, self.error, self.closed = rows, error, 0
+
+    def open_targets(self, names, settings, options, stop):
+        self.names, self.settings, self.options = names, settings, options
+        return [self]
+
+    def measure_on(self, targets, paths, settings, *, on_result, **others):
+        self.paths, self.others = paths, others
+        for row in self.rows:
+            on_result(row)
+        if self.error:
+            raise self.error
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """Replaces the targets by a `Recorded` with the rows and the error given."""
+
+    def replace(*args) -> Recorded:
+        made = Recorded(*args)
+        monkeypatch.setattr("mobile_bench.session.open_targets", made.open_targets)
+        monkeypatch.setattr("mobile_bench.session.measure_on", made.measure_on)
+        return made
+
+    return replace
+
+
+PHONE = dataclasses.replace(HOST, target="R58", serial="R58", model="Phone 9")
+
+
+def test_flags_reach_the_session(recorded, monkeypatch):
+    monkeypatch.setenv("ANDROID_HOME", "somewhere")
+    asked = recorded()
+    settings = {
+        "threads": 4,
+        "cpus": "big",
+        "delegate": "gpu",
+        "num_runs": 7,
+        "min_secs": 0.5,
+        "max_secs": 9.0,
+        "warmup_runs": 3,
+        "warmup_min_secs": 0.25,
+        "require_full_delegation": True,
+        "memory": True,
+        "op_profile": True,
+        "screen": "on",
+        "max_spread": 0.2,
+        "max_celsius": 35.0,
+    }
+    options = {
+        "timeout_secs": 5.0,
+        "benchmark_binary": "tools/",
+        "benchmark_version": "2.19",
+        "runner": "apk",
+        "adb_path": "adb",
+        "batch": 8,
+    }
+    others = {"rounds": 5, "cooldown": 60.0}
+    assert settings.keys() == {field.name for field in dataclasses.fields(Settings)}
+    flags = [f"--{name}={value}" for name, value in (settings | options | others).items()]
+    code = cli.main(["mobile-bench", "run", "a.tflite", "--target=R58,R59", *flags])
+    assert (code, asked.names, asked.paths) == (0, "R58,R59", ["a.tflite"])
+    assert asked.settings == Settings(**settings)
+    assert asked.settings != Settings()
+    found = dataclasses.asdict(asked.options)
+    assert found.pop("environ")["ANDROID_HOME"] == "somewhere"
+    assert found == options
+    assert (asked.others["rounds"], asked.others["cooldown_secs"]) == (5, 60.0)
+    assert asked.closed == 1
+
+
+def test_without_flags_the_library_and_the_command_ask_for_the_same(recorded, monkeypatch):
+    asked = recorded()
+    assert cli.main(["mobile-bench", "a.tflite"]) == 0
+    seen = {}
+    monkeypatch.setattr("mobile_bench.session.run", lambda *args, **named: seen.update(named))
+    mobile_bench.measure(["a.tflite"])
+    assert seen["options"] == asked.options
+    assert {name: seen[name] for name in ("rounds", "cooldown_secs")} == {
+        name: asked.others[name] for name in ("rounds", "cooldown_secs")
+    }
+
+
+def test_failures_come_after_the_table_and_cost_the_exit_code(recorded, capsys, tmp_path):
+    row = make_measurement(device=PHONE)
+    error = MeasureError([row], {"R59": "R59: is offline (1 of 1 models left)"})
+    asked = recorded([row, make_measurement()], error)
+    code = cli.main(["mobile-bench", "a.tflite", f"--output={tmp_path}/rows.jsonl"])
+    out, err = capsys.readouterr()
+    assert code == 1
+    assert [line.split(" | ")[1].strip() for line in out.splitlines()[2:]] == [
+        "R58 Phone 9",
+        "host",
+    ]
+    assert err.splitlines()[-3:] == [
+        f"2 rows appended to {tmp_path}/rows.jsonl",
+        "mobile-bench: failures: 1, runs measured: 1",
+        "R59: is offline (1 of 1 models left)",
+    ]
+    assert asked.closed == 1
+
+
+def test_csv_on_stdout_is_csv_only(recorded, capsys, tmp_path):
+    recorded([make_measurement(), make_measurement(round=1)])
+    flags = ["--format=csv", f"--output={tmp_path}/rows.jsonl"]
+    assert cli.main(["mobile-bench", "a.tflite", *flags]) == 0
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert (row["model"], row["rounds"], row["runs"]) == ("a.tflite", "2", "200")
+
+
+def test_op_times_are_printed_below_the_table(recorded, capsys):
+    profile = (OpTime("model/conv", "CONV_2D", 10.0, 1, 100.0),)
+    recorded([make_measurement(profile=profile)])
+    assert cli.main(["mobile-bench", "a.tflite", "--op_profile"]) == 0
+    table, head, ops = capsys.readouterr().out.split("\n\n")
+    assert table.startswith("| model ")
+    assert head == "Ops of a.tflite on host:"
+    assert "| model/conv | CONV_2D |" in ops
+
+
+@pytest.fixture
+def two_files(tmp_path) -> list[str]:
+    """Rows before and after a change that made it twice as slow, with op times."""
+    paths = [f"{tmp_path}/a.jsonl", f"{tmp_path}/b.jsonl"]
+    for path, median_us in zip(paths, (10.0, 20.0), strict=True):
+        with RowWriter(path) as writer:
+            for index in range(3):
+                profile = (OpTime("model/conv", "CONV_2D", median_us, 1, 100.0),)
+                writer.write(make_measurement(round=index, median_us=median_us, profile=profile))
+    return paths
+
+
+def test_two_files_are_compared(two_files, capsys):
+    assert cli.main(["mobile-bench", "compare", *two_files]) == 0
+    line = capsys.readouterr().out.splitlines()[2]
+    assert "2.000 [2.000, 2.000] | slower" in line
+
+
+def test_the_tables_of_a_file(two_files, capsys):
+    assert cli.main(["mobile-bench", "table", two_files[0]]) == 0
+    assert "| 10.0 [10.0, 10.0] |" in capsys.readouterr().out
+    assert cli.main(["mobile-bench", "table", two_files[0], "--format=csv"]) == 0
+    assert capsys.readouterr().out.startswith("model,sha256,")
+    assert cli.main(["mobile-bench", "table", two_files[0], "--profile"]) == 0
+    assert capsys.readouterr().out.count("CONV_2D") == 1
+
+
+def test_a_file_without_op_times_is_told(tmp_path, capsys):
+    with RowWriter(tmp_path / "rows.jsonl") as writer:
+        writer.write(make_measurement())
+    assert cli.main(["mobile-bench", "table", f"{tmp_path}/rows.jsonl", "--profile"]) == 2
+    assert "no row has op times; measure with --op_profile" in capsys.readouterr().err
+
+
+def test_an_unfinished_last_row_is_told_by_each_command(two_files, capsys):
+    with open(two_files[1], "a") as file:
+        file.write('{"version": 2, "sess')
+    assert cli.main(["mobile-bench", "compare", *two_files]) == 0
+    assert f"{two_files[1]}, line 4: the unfinished last row" in capsys.readouterr().err
+
+
+def test_a_file_that_is_called_like_a_command(recorded):
+    asked = recorded()
+    assert cli.main(["mobile-bench", "./table", "compare"]) == 0
+    assert asked.paths == ["./table", "compare"]
+
+
+def test_two_phones_end_to_end(make_phone, own_adb, tool_path, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(own_adb.port))
+    phones = [make_phone(connect=False), make_phone(OLD, connect=False)]
+    for phone in phones:
+        own_adb.connect(phone)
+        phone.tool.instant = True
+    assert cli.main(["mobile-bench", "devices"]) == 0
+    devices = capsys.readouterr().out
+    assert all(phone.serial in devices for phone in phones)
+    assert "4x1.80 + 3x2.42 + 1x2.84" in devices
+
+    model = tmp_path / "a b.tflite"
+    model.write_bytes(b"the instant tool does not look")
+    flags = ["--target=all", f"--benchmark_binary={tool_path}", "--cpus=big", "--rounds=1"]
+    output = tmp_path / "rows.jsonl"
+    code = cli.main(["mobile-bench", str(model), *flags, f"--output={output}"])
+    told = capsys.readouterr()
+    assert code == 0, told.err
+    rows = read_rows(output).measurements
+    assert {row.device.target for row in rows} == {phone.serial for phone in phones}
+    assert {row.affinity.granted for row in rows} == {(4, 5, 6, 7), (6, 7)}
+    serials = sorted(phone.serial for phone in phones)
+    assert [line.split(" | ")[1].split()[0] for line in told.out.splitlines()[2:]] == serials
+
+    assert cli.main(["mobile-bench", "clean"]) == 0
+    assert capsys.readouterr().out.count(": clean\n") == 2
+    assert not any((phone.root / "data/local/tmp/mobile_bench").exists() for phone in phones)
+
+
+def test_clean_tells_of_each_phone(monkeypatch, capsys):
+    asked = []
+
+    def clean(names, options):
+        asked.append((names, options.adb_path))
+        return {"R58": "", "R59": "measured by another session"}
+
+    monkeypatch.setattr("mobile_bench.phone.clean", clean)
+    assert cli.main(["mobile-bench", "clean", "--target=R58,R59", "--adb_path=adb"]) == 1
+    assert asked == [(["R58", "R59"], "adb")]
+    out, err = capsys.readouterr()
+    assert out == "R58: clean\n"
+    assert err == "mobile-bench: failures: 1\nR59: measured by another session\n"
+
+
+def test_help_lists_the_flags_of_each_command():
     done = run("--help")
     assert done.returncode == 0
     for flag in ("models", "target", "threads", "num_runs", "rounds", "output", "resume"):
         assert f"  --{flag}: " in done.stdout
+    assert "  --adb_path: " in run("devices", "--help").stdout
+    assert "  --threads: " not in run("devices", "--help").stdout
 
 
 def test_the_walls_hold():
     """The command imports nothing slow, and measuring brings in neither TensorFlow nor ofa_tf."""
     code = (
         "import sys, mobile_bench.cli\n"
-        "slow = {'numpy', 'ai_edge_litert', 'tqdm'} & sys.modules.keys()\n"
-        "import mobile_bench.session, mobile_bench.host_worker, ai_edge_litert.interpreter\n"
+        "slow = {'numpy', 'ai_edge_litert', 'tqdm', 'adbutils', 'google'} & sys.modules.keys()\n"
+        "import mobile_bench.session, mobile_bench.phone, mobile_bench.host_worker\n"
+        "import ai_edge_litert.interpreter\n"
         "print(sorted(slow | ({'tensorflow', 'ofa_tf', 'keras'} & sys.modules.keys())))\n"
     )
     done = subprocess.run(

@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import threading
+import time
 
 import numpy as np
 import pytest
 from bench_helpers import QUICK, children, is_running
 
 import mobile_bench
-from mobile_bench import host, host_worker
-from mobile_bench.errors import MeasureError, UsageError
+from mobile_bench import host, host_info, host_worker
+from mobile_bench.errors import MeasureError, TargetError, UsageError
+from mobile_bench.models import ModelFile
+from mobile_bench.results import Affinity, Settings
+from mobile_bench.target import TargetOptions
 
 
 def measure(*paths, **changes):
@@ -20,22 +25,73 @@ def measure(*paths, **changes):
 
 
 def test_a_measurement_is_complete_and_consistent(models):
-    (row,) = measure(models["float32"], threads=2, warmup_runs=3, rounds=2, cpus=[0])
-    timings = row.timings
-    assert row.model == str(models["float32"])
-    assert row.size_bytes == models["float32"].stat().st_size
-    assert row.inputs == ("float32[1,16,16,3]",)
-    assert (row.settings.threads, row.settings.cpus, row.cpus) == (2, (0,), (0,))
-    assert row.device.target == "host"
-    assert row.device.cpu
-    assert row.device.cores == os.cpu_count()
-    assert (timings.count, timings.warmup_count) == (40, 6)
-    assert len(timings.round_medians_us) == 2
-    assert 0 < timings.min_us <= timings.p5_us <= timings.median_us <= timings.p90_us
-    assert timings.p90_us <= timings.p95_us <= timings.max_us
-    assert timings.min_us <= timings.mean_us <= timings.max_us
-    assert timings.init_us > 0
-    assert row.verdict.valid, row.verdict.reasons
+    rows = measure(models["float32"], threads=2, warmup_runs=3, rounds=2, cpus="0")
+    assert [row.round for row in rows] == [0, 1]
+    assert len({row.session for row in rows}) == 1
+    for row in rows:
+        timings = row.timings
+        assert row.model == str(models["float32"])
+        assert row.size_bytes == models["float32"].stat().st_size
+        assert row.inputs == ("float32[1,16,16,3]",)
+        assert (row.settings.threads, row.settings.cpus) == (2, "0")
+        assert (row.affinity.asked, row.affinity.granted) == ((0,), (0,))
+        assert (row.command, row.memory, row.profile) == ("", None, None)
+        assert (timings.count, timings.warmup_count) == (20, 3)
+        assert 0 < timings.min_us <= timings.p5_us <= timings.median_us <= timings.p90_us
+        assert timings.p90_us <= timings.p95_us <= timings.max_us
+        assert timings.min_us <= timings.mean_us <= timings.max_us
+        assert row.before.date <= row.after.date == row.date
+        assert row.verdict.valid, row.verdict.reasons
+    first, second = (row.timings for row in rows)
+    assert min(first.init_us, first.first_us) > 0
+    assert (second.init_us, second.first_us) == (None, None)  # the interpreter was kept
+
+
+def test_without_cpus_the_cores_are_read_back(models):
+    (row,) = measure(models["float32"], rounds=1)
+    assert row.affinity == Affinity(None, tuple(sorted(os.sched_getaffinity(0))))
+
+
+def test_the_host_is_described_from_its_files(tmp_path, monkeypatch):
+    files = {
+        "cpu/cpu0/cpufreq/cpuinfo_max_freq": "3500000\n",
+        "cpu/cpu0/cpufreq/scaling_cur_freq": "2100000\n",
+        "cpu/cpu0/cpufreq/scaling_max_freq": "3000000\n",
+        "cpu/cpu0/cpufreq/scaling_governor": "performance\n",
+        "cpu/cpu1/cpufreq/scaling_cur_freq": "<unknown>\n",
+        "dmi/sys_vendor": "ACME\n",
+        "dmi/product_name": "Anvil 7\n",
+        "power/AC/type": "Mains\n",
+        "power/BAT0/type": "Battery\n",
+        "power/BAT0/capacity": "81\n",
+        "power/BAT0/status": "Discharging\n",
+        "power/mouse/type": "Battery\n",
+        "power/mouse/scope": "Device\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(host_info, "_CPUS", tmp_path / "cpu")
+    monkeypatch.setattr(host_info, "_NAMES", tmp_path / "dmi")
+    monkeypatch.setattr(host_info, "_SUPPLIES", tmp_path / "power")
+    monkeypatch.setattr(os, "sysconf", lambda name: 2)
+    device, state = host_info.describe_host.__wrapped__(), host_info.host_state()
+    assert (device.target, device.maker, device.model) == ("host", "ACME", "Anvil 7")
+    assert device.core_max_khz == (3_500_000, None)
+    assert (state.battery_percent, state.charging, state.battery_celsius) == (81, False, None)
+    assert (state.core_khz, state.core_limit_khz) == ((2_100_000, None), (3_000_000, None))
+    assert state.governors == ("performance", None)
+
+
+def test_memory_is_that_of_one_model_in_a_process_of_its_own(models):
+    rows = measure(models["float32"], models["slow"], rounds=2, memory=True)
+    small, large = rows[0].memory, rows[1].memory
+    size_mb = models["slow"].stat().st_size / 2**20
+    for memory in (small, large):
+        assert 0 < memory.init_mb <= memory.overall_mb <= memory.peak_mb
+    assert large.overall_mb - small.overall_mb > size_mb
+    assert rows[2].memory.init_mb > small.init_mb / 2
+    assert rows[2].timings.init_us is not None
 
 
 @pytest.mark.parametrize(
@@ -47,8 +103,10 @@ def test_partitions_are_those_of_the_runtime(models, model, partitions, ops, out
     found = row.delegation
     assert (found.delegate, found.partitions, found.ops) == ("xnnpack", partitions, ops)
     assert found.ops_outside == outside
-    (row,) = measure(models[model], rounds=1, use_xnnpack=False)
-    assert (row.delegation.delegate, row.delegation.partitions) == ("none", 0)
+    assert (found.delegated_ops, found.complete) == (ops - sum(outside.values()), not outside)
+    (row,) = measure(models[model], rounds=1, delegate="cpu")
+    assert (row.delegation.delegate, row.delegation.partitions) == ("cpu", 0)
+    assert (row.delegation.delegated_ops, row.delegation.complete) == (0, False)
     assert sum(row.delegation.ops_outside.values()) == ops
     assert row.verdict.valid
 
@@ -63,19 +121,35 @@ def test_a_partition_of_several_branches_is_walked_back():
         ("DELEGATE", [2, 3], [5]),
     ]
     found = host_worker.describe_delegation(nodes)
-    assert found == {"delegate": "xnnpack", "partitions": 2, "ops": 4, "ops_outside": {"CUSTOM": 1}}
+    assert found == {
+        "delegate": "xnnpack",
+        "partitions": 2,
+        "ops": 4,
+        "delegated_ops": 3,
+        "ops_outside": {"CUSTOM": 1},
+        "complete": False,
+    }
 
 
 def test_a_model_that_no_delegate_takes_is_a_fallback(models):
     (row,) = measure(models["integers"], rounds=1)
     assert row.inputs in [("int64[3]", "bool[2]"), ("bool[2]", "int64[3]")]
-    assert row.delegation.delegate == "none"
-    assert row.verdict.reasons == ("fallback: xnnpack was asked for, none applied",)
+    assert row.delegation.delegate == "cpu"
+    assert row.verdict.reasons == ("fallback: xnnpack was asked for, cpu applied",)
+
+
+def test_a_model_that_is_not_delegated_whole_is_valid_unless_that_was_asked(models):
+    (row,) = measure(models["int8"], rounds=1)
+    assert row.verdict.valid
+    (row,) = measure(models["int8"], rounds=1, require_full_delegation=True)
+    assert row.verdict.reasons == (
+        "fallback: xnnpack did not take all of the model: HARD_SWISH x2 left outside",
+    )
 
 
 def test_a_dynamic_batch_is_one_and_other_dynamic_sizes_are_refused(models):
     with pytest.raises(MeasureError) as caught:
-        measure(models["dynamic_batch"], models["dynamic_size"])
+        measure(models["dynamic_batch"], models["dynamic_size"], rounds=1)
     (row,) = caught.value.measurements
     assert row.inputs == ("float32[1,16,16,3]",)
     (message,) = caught.value.failures.values()
@@ -94,26 +168,22 @@ def test_models_are_interleaved_over_rounds(models):
         on_result=lambda row: results.append((len(steps), row)),
     )
     assert steps == [(i, 6, paths[i % 2]) for i in range(6)]
-    assert [(5, rows[0]), (6, rows[1])] == results
+    assert list(enumerate(rows, start=1)) == results
+    assert [(row.round, row.model) for row in rows] == [(i // 2, paths[i % 2]) for i in range(6)]
 
 
 def test_interpreters_are_kept_up_to_a_bound(models, tmp_path, monkeypatch):
     monkeypatch.setattr(host, "KEEP_MODELS", 2)
     paths = [str(shutil.copy(models["float32"], tmp_path / f"{i}.tflite")) for i in range(3)]
-    jobs, failures = host.make_jobs(paths)
-    assert not failures
-    with host.HostSession(mobile_bench.Settings(**QUICK), timeout_secs=30) as session:
-        for last in (False, False, True):
-            for job in jobs:
-                session.run_round(job, last)
-    loaded = [[one.init_ns is not None for one in job.rounds] for job in jobs]
-    assert loaded == [[True, False, False], [True, False, False], [True, True, True]]
+    rows = measure(*paths, rounds=2)
+    loaded = [row.timings.init_us is not None for row in rows]
+    assert loaded == [True, True, True, False, False, True]
 
 
 def test_interpreters_are_kept_up_to_a_size(models, monkeypatch):
-    paths = [str(models[name]) for name in ("slow", "float32", "int8")]
     monkeypatch.setattr(host, "KEEP_BYTES", models["float32"].stat().st_size)
-    assert [job.keep for job in host.make_jobs(paths)[0]] == [False, True, False]
+    rows = measure(*(models[name] for name in ("slow", "float32", "int8")), rounds=2)
+    assert [row.timings.init_us is not None for row in rows[3:]] == [True, False, True]
 
 
 def test_the_worker_frees_what_is_not_kept(models):
@@ -142,9 +212,9 @@ def test_bad_files_do_not_stop_the_good_ones(models, corrupt, tmp_path):
         tmp_path: "expected a .tflite file, not a folder or device",
     }
     good = [models["float32"], models["int8"]]
-    with pytest.raises(MeasureError, match="5 of 7 models not measured") as caught:
+    with pytest.raises(MeasureError, match="failures: 5, runs measured: 4") as caught:
         measure(good[0], *bad, good[1], rounds=2)
-    assert [row.model for row in caught.value.measurements] == [str(path) for path in good]
+    assert [row.model for row in caught.value.measurements] == 2 * [str(path) for path in good]
     for path, message in bad.items():
         assert caught.value.failures[str(path)].startswith(f"{path}: {message}")
 
@@ -184,22 +254,44 @@ def test_a_crash_or_hang_costs_one_model(models, sent, message):
             progress=disturb_second_model(sent, before),
         )
     assert caught.value.failures == {paths[1]: f"{paths[1]}: {message}"}
-    assert [row.model for row in caught.value.measurements] == [paths[0], paths[2]]
-    assert [len(row.timings.round_medians_us) for row in caught.value.measurements] == [2, 2]
+    assert [row.model for row in caught.value.measurements] == 2 * [paths[0], paths[2]]
     assert children(os.getpid()) == before
 
 
 def test_what_a_callback_raises_ends_the_worker(models):
     workers, before = [], children(os.getpid())
 
-    def interrupt(*_):
-        workers.extend(set(children(os.getpid())) - set(before))
-        raise KeyboardInterrupt
+    def interrupt(done, *_):
+        if done:
+            workers.extend(set(children(os.getpid())) - set(before))
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         measure(models["float32"], progress=interrupt)
     assert len(workers) == 1
     assert not is_running(workers[0])
+
+
+def test_closing_ends_a_run_of_another_thread(models):
+    before, errors = children(os.getpid()), []
+    target = host.HostTarget(Settings(num_runs=100_000, max_secs=60.0), TargetOptions())
+    slow = ModelFile.read(str(models["slow"]))
+
+    def run() -> None:
+        try:
+            list(target.measure([slow], "session", 0))
+        except TargetError as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    while children(os.getpid()) == before:
+        time.sleep(0.01)
+    target.close()
+    thread.join(30)
+    assert errors == ["the measuring was ended"]
+    assert children(os.getpid()) == before
+    target.close()  # a second time does no harm
 
 
 def test_too_few_runs_are_told(models):
@@ -259,9 +351,15 @@ def test_text_inputs_are_refused():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"target": "pixel"}, "unknown target 'pixel'; known: host"),
-        ({"cpus": [999]}, r"cpus: expected some of \[0.*, got \[999\]"),
-        ({"cpus": []}, "cpus: expected some of"),
+        ({"target": ""}, "target: expected host, all, serials or addresses, each once, got ''"),
+        ({"target": "host,host"}, "target: expected host, .* each once, got 'host,host'"),
+        ({"cpus": [999]}, "cpus: host may be bound to .*, not to 999"),
+        ({"cpus": []}, "cpus: expected core numbers, got none"),
+        ({"delegate": "gpu"}, "delegate: the host's runtime has xnnpack, cpu, not gpu"),
+        ({"op_profile": True}, "op_profile: the runtime's Python package cannot time single ops"),
+        ({"rounds": 0}, "rounds: expected 1 to 1000, got 0"),
+        ({"cooldown_secs": -1.0}, "cooldown_secs: expected 0 or more, got -1.0"),
+        ({"batch": 0}, "batch: expected 1 to 1000, got 0"),
         ({"timeout_secs": 0.0}, "timeout_secs: expected more than 0"),
         ({"threads": 0}, "threads: expected 1 to 64, got 0"),
     ],

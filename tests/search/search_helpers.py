@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import pathlib
 
 import numpy as np
 
 from mobile_bench import Measurement, Settings
-from mobile_bench.results import Delegation, Device, Timings, Tool, Verdict
+from mobile_bench.results import (
+    Affinity,
+    Delegation,
+    Device,
+    DeviceState,
+    Timings,
+    Tool,
+    Verdict,
+)
 from ofa_tf.models import build_subnet
 from ofa_tf.spaces import SearchSpace, get_space
 
@@ -41,21 +48,27 @@ def made_up_accuracy(space: SearchSpace, seed: int = 0):
 
 def measurement(path: str, median_us: float, **changes: object) -> Measurement:
     """A valid record of a model that was not run."""
-    times = {field.name: median_us for field in dataclasses.fields(Timings)}
-    counts = {"count": 50, "warmup_count": 2, "round_medians_us": (median_us,), "spread": None}
+    now = DeviceState("2025-01-01T00:00:00+00:00")
     fields = {
+        "session": "a",
+        "round": 0,
+        "date": now.date,
         "model": path,
         "sha256": "0" * 64,
         "size_bytes": 10,
         "inputs": ("float32[1,2]",),
-        "device": Device("host", "cpu", 2, "Linux"),
-        "tool": Tool("ai-edge-litert", "2.3.0", "3.11.0"),
-        "settings": Settings(rounds=1),
-        "cpus": (0, 1),
-        "delegation": Delegation("xnnpack", 1, 7, {}),
-        "timings": Timings(**(times | counts)),
+        "device": Device("host", "", "", "", "cpu", "Linux", "", (), (None, None)),
+        "tool": Tool("ai-edge-litert", "2.3.0", ""),
+        "command": "",
+        "settings": Settings(),
+        "affinity": Affinity(None, (0, 1)),
+        "delegation": Delegation("xnnpack", 1, 7, 7, {}, True),
+        "timings": Timings(50, median_us, median_us, p5_us=median_us),
+        "memory": None,
+        "profile": None,
+        "before": now,
+        "after": now,
         "verdict": Verdict(True, ()),
-        "date": "2025-01-01T00:00:00+00:00",
     }
     return Measurement(**(fields | changes))
 
@@ -84,9 +97,10 @@ class FakeDevice:
         blocks = len(model.layers)
         return f"{work} {blocks}".encode()
 
-    def measure(self, paths) -> list[Measurement]:
-        self.measured += [pathlib.Path(path).name for path in paths]
-        return [self._time(path) for path in paths]
+    def measure(self, paths, on_result) -> None:
+        for path in paths:
+            self.measured.append(pathlib.Path(path).name)
+            on_result(self._time(path))
 
     def _time(self, path: str) -> Measurement:
         work = float(pathlib.Path(path).read_text().split()[0])

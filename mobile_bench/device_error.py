@@ -1,0 +1,58 @@
+"""What goes wrong with a device: an error of a known kind that says what to do."""
+
+from __future__ import annotations
+
+from mobile_bench.errors import FailureError, one_line
+
+ADVICE = {
+    "offline": "unplug it and plug it in again, by Wi-Fi turn Wireless debugging off and on, or run"
+    " `adb reconnect offline`",
+    "unauthorized": "unlock the phone and accept its dialog `Allow USB debugging?`",
+    "authorizing": "unlock the phone and accept its dialog `Allow USB debugging?`",
+    "connecting": "wait some seconds and try again",
+    "no permissions": "this user may not use the USB device: add adb's udev rules, then plug it in"
+    " again",
+    "bootloader": "restart the phone into Android",
+    "recovery": "restart the phone into Android",
+    "rescue": "restart the phone into Android",
+    "sideload": "restart the phone into Android",
+}
+_GONE_ADVICE = (
+    "check its cable or Wi-Fi and that USB debugging is on; `mobile-bench devices` shows what is"
+    " there"
+)
+
+
+class DeviceError(FailureError):
+    """A device, or adb, could not do what was asked.
+
+    Attributes:
+        kind: "gone", "offline", "unauthorized", "server" (adb's is gone), "storage" (full),
+            "timeout", "stopped" (as asked), "output" (more than allowed), "refused" or "locked" (by
+            another session).
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+def refusal(label: str, answer: str) -> DeviceError:
+    """Returns the error for an answer of the adb server, or of the device, that refuses."""
+    answer = one_line(answer.strip().partition("\n")[0])
+    for word, kind, advice in (
+        ("No space left", "storage", "free some space on the phone; `mobile-bench clean` removes"
+         " what was put there"),
+        ("Disk quota exceeded", "storage", "free some space on the phone"),
+        ("unauthorized", "unauthorized", ADVICE["unauthorized"]),
+        ("authorizing", "unauthorized", ADVICE["authorizing"]),
+        ("offline", "offline", ADVICE["offline"]),
+        ("connecting", "offline", ADVICE["connecting"]),
+        ("not found", "gone", _GONE_ADVICE),
+        ("no devices", "gone", _GONE_ADVICE),
+        ("permissions", "refused", ADVICE["no permissions"]),
+        ("device recovery", "offline", ADVICE["recovery"]),
+    ):  # fmt: skip
+        if word in answer:
+            return DeviceError(kind, f"{label}{answer}; {advice}")
+    return DeviceError("refused", f"{label}the phone or adb refused: {answer}")

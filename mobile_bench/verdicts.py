@@ -1,0 +1,212 @@
+"""Verdicts: whether a run, or the rounds of a model, can be believed, and every reason why not."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterator, Sequence
+
+from mobile_bench.results import (
+    Affinity,
+    Delegation,
+    Device,
+    DeviceState,
+    Measurement,
+    Settings,
+    Timings,
+    Verdict,
+)
+from mobile_bench.timings import percentile
+
+_OF_THE_TOOL_TOO = ("too few runs", "fallback")  # kinds that tool.output finds as well
+SEVERE = 3  # Android's thermal status from which on it throttles
+_FULL_SPEED = 0.95  # of a core's highest frequency: a limit from there on is none
+_PINNED = ("performance", "userspace")  # governors that only the owner of a device sets
+
+
+def judge_run(
+    settings: Settings,
+    affinity: Affinity,
+    delegation: Delegation,
+    timings: Timings,
+    before: DeviceState,
+    after: DeviceState,
+    device: Device,
+    problems: Sequence[str] = (),
+) -> Verdict:
+    """Says whether a run is what was asked for, on a device that was fit for it.
+
+    Args:
+        settings: What was asked for.
+        affinity: The cores asked for and granted.
+        delegation: What the delegate took.
+        timings: What was timed.
+        before: The device just before the run.
+        after: The device just after it.
+        device: What its cores can do.
+        problems: What the tool complained about.
+    """
+    reasons = [
+        *_too_few(settings, timings),
+        *_fallback(settings, delegation),
+        *_affinity(affinity),
+        *_throttled(device, affinity, before, after),
+        *_hot(settings, before, after),
+    ]
+    return Verdict.of(reasons + _complaints(problems, {_kind(reason) for reason in reasons}))
+
+
+def judge_rounds(settings: Settings, rows: Sequence[Measurement]) -> Verdict:
+    """Says whether the rounds of a model can be believed together.
+
+    Each kind of reason of the rows is told once, with the number of rounds that have it. A spread
+    of the rounds above `max_spread` is "unstable"; where, besides, each of three or more rounds
+    is slower than the one before, the device was getting slower: "throttled".
+
+    Args:
+        settings: Those of the rows.
+        rows: The rounds of one model on one device, at least one.
+    """
+    return Verdict.of(itertools.chain(_counted(rows), _unsteady(settings, rows)))
+
+
+def _complaints(problems: Sequence[str], told: Collection[str]) -> list[str]:
+    """Returns the tool's problems as reasons, without those of a kind that is told already."""
+    reasons = []
+    for problem in problems:
+        if _kind(problem) not in _OF_THE_TOOL_TOO:
+            reasons.append(f"tool: {problem}")
+        elif _kind(problem) not in told:
+            reasons.append(problem)
+    return reasons
+
+
+def _too_few(settings: Settings, timings: Timings) -> Iterator[str]:
+    if timings.count < settings.num_runs:
+        yield (
+            f"too few runs: {timings.count} of {settings.num_runs}, "
+            f"ended by max_secs={settings.max_secs:g}"
+        )
+
+
+def _fallback(settings: Settings, delegation: Delegation) -> Iterator[str]:
+    asked, applied = settings.delegate, delegation.delegate
+    if asked == "cpu":  # a tool that applies no delegate need not say so
+        if applied not in ("cpu", None):
+            yield f"fallback: {asked} was asked for, {applied} applied"
+        return
+    if applied != asked:
+        told = "the tool does not tell what was" if applied is None else applied
+        yield f"fallback: {asked} was asked for, {told} applied"
+    elif delegation.complete is False and (settings.require_full_delegation or asked != "xnnpack"):
+        # XNNPACK and what it leaves run on the same cores; a GPU that hands back does not.
+        yield f"fallback: {asked} did not take all of the model{_outside(delegation)}"
+    elif delegation.complete is None and settings.require_full_delegation:
+        yield f"fallback: the tool does not tell whether {asked} took all of the model"
+
+
+def _outside(delegation: Delegation) -> str:
+    if delegation.ops_outside:
+        names = ", ".join(f"{name} x{count}" for name, count in delegation.ops_outside.items())
+        return f": {names} left outside"
+    if delegation.ops is not None and delegation.delegated_ops is not None:
+        return f": {delegation.delegated_ops} of {delegation.ops} ops"
+    if delegation.partitions is not None:
+        return f" ({delegation.partitions} partitions)"
+    return ""
+
+
+def _affinity(affinity: Affinity) -> Iterator[str]:
+    asked, granted = affinity.asked, affinity.granted
+    if asked is not None and asked != granted:
+        read = "what was granted is not known" if granted is None else f"{_cores(granted)} granted"
+        yield f"affinity: cores {_cores(asked)} were asked for, {read}"
+
+
+def _cores(cores: Sequence[int]) -> str:
+    return ",".join(map(str, cores))
+
+
+def _throttled(
+    device: Device, affinity: Affinity, before: DeviceState, after: DeviceState
+) -> Iterator[str]:
+    """Tells of cores whose frequency limit moved in the run, or stood below what they can do.
+
+    Down is throttling that began, up is throttling that ended. A lower limit that stands still is
+    left alone where a governor says that the owner of the device keeps its clocks steady.
+    """
+    cores = [
+        core
+        for core in range(min(len(before.core_limit_khz), len(after.core_limit_khz)))
+        if affinity.granted is None or core in affinity.granted
+    ]
+    limits = {
+        core: (first, last)
+        for core in cores
+        if (first := before.core_limit_khz[core]) and (last := after.core_limit_khz[core])
+    }
+    moved = [core for core, (first, last) in limits.items() if first != last]
+    if moved:
+        first, last = limits[moved[-1]]  # the fast cores come last
+        yield (
+            f"throttled: cores {_cores(moved)} were limited to {first / 1e6:.2f} GHz before and "
+            f"{last / 1e6:.2f} GHz after"
+        )
+        return
+    highest = dict(enumerate(device.core_max_khz))
+    capped = [
+        core
+        for core, (_, last) in limits.items()
+        if last < _FULL_SPEED * (highest.get(core) or 0)
+        and (core >= len(after.governors) or after.governors[core] not in _PINNED)
+    ]
+    if capped:
+        core = capped[-1]
+        yield (
+            f"throttled: cores {_cores(capped)} were limited to {limits[core][1] / 1e6:.2f} of "
+            f"{highest[core] / 1e6:.2f} GHz"
+        )
+
+
+def _hot(settings: Settings, before: DeviceState, after: DeviceState) -> Iterator[str]:
+    known = (before.battery_celsius, after.battery_celsius)
+    celsius = max((value for value in known if value is not None), default=None)
+    if settings.max_celsius is not None and celsius is not None and celsius > settings.max_celsius:
+        yield f"hot: the battery was at {celsius:.1f} C, above {settings.max_celsius:g} C"
+    status = max(before.thermal_status or 0, after.thermal_status or 0)
+    if status >= SEVERE:
+        yield f"hot: thermal status {status}, the system slows itself down from {SEVERE} on"
+
+
+def _counted(rows: Sequence[Measurement]) -> Iterator[str]:
+    """Tells each kind of reason once, in the words of the first row that has it."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        kinds: dict[str, str] = {}
+        for reason in row.verdict.reasons:
+            kinds.setdefault(_kind(reason), reason)
+        for kind, reason in kinds.items():
+            found.setdefault(kind, []).append(reason)
+    for reasons in found.values():
+        yield reasons[0] + (f" ({len(reasons)} of {len(rows)} rounds)" if len(rows) > 1 else "")
+
+
+def _kind(reason: str) -> str:
+    """Returns what reasons are counted by: complaints of the tool have no kinds of their own."""
+    kind = reason.partition(":")[0]
+    return reason if kind == "tool" else kind
+
+
+def _unsteady(settings: Settings, rows: Sequence[Measurement]) -> Iterator[str]:
+    times = [row.timings.typical_us for row in sorted(rows, key=lambda row: row.round)]
+    median = percentile(sorted(times), 50)
+    if not median:
+        return
+    spread = (max(times) - min(times)) / median
+    if spread > settings.max_spread:
+        yield (
+            f"unstable: rounds differ by {spread:.1%}, more than max_spread={settings.max_spread:g}"
+        )
+    slower = times[-1] / times[0] - 1 if times[0] else 0.0
+    falling = len(times) > 2 and all(a < b for a, b in itertools.pairwise(times))
+    if falling and slower > settings.max_spread:
+        yield f"throttled: each round was slower than the one before, the last by {slower:.1%}"

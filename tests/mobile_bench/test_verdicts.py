@@ -1,0 +1,252 @@
+"""Every kind of reason why a run, or the rounds of a model, cannot be believed."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from bench_helpers import make_measurement
+
+from mobile_bench.results import Affinity, Delegation, DeviceState, Settings, Verdict
+from mobile_bench.verdicts import judge_rounds, judge_run
+
+WHOLE = Delegation("xnnpack", 1, 3, 3, {}, True)
+PARTIAL = Delegation("xnnpack", 2, 3, 2, {"HARD_SWISH": 1}, False)
+FREE = Affinity(None, None)
+
+
+def reasons(
+    settings=Settings(),  # noqa: B008, it is frozen
+    affinity=FREE,
+    delegation=WHOLE,
+    count=100,
+    before=None,
+    after=None,
+    problems=(),
+    core_max_khz=(),
+):
+    timings = dataclasses.replace(make_measurement().timings, count=count)
+    before, after = (DeviceState("2025-01-01", **(state or {})) for state in (before, after))
+    device = dataclasses.replace(make_measurement().device, core_max_khz=core_max_khz)
+    return judge_run(
+        settings, affinity, delegation, timings, before, after, device, problems
+    ).reasons
+
+
+def test_a_run_that_is_as_asked_is_valid():
+    cool = {"battery_celsius": 37.0, "thermal_status": 2, "core_limit_khz": (1, 2)}
+    assert reasons(affinity=Affinity((0,), (0,)), before=cool, after=cool) == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"count": 49}, "too few runs: 49 of 50, ended by max_secs=60"),
+        ({"problems": ["no flag x"]}, "tool: no flag x"),
+        (
+            {"affinity": Affinity((4, 5), (0, 1))},
+            "affinity: cores 4,5 were asked for, 0,1 granted",
+        ),
+        (
+            {"affinity": Affinity((4,), None)},
+            "affinity: cores 4 were asked for, what was granted is not known",
+        ),
+        (
+            {"after": {"battery_celsius": 37.1}},
+            "hot: the battery was at 37.1 C, above 37 C",
+        ),
+        (
+            {"before": {"battery_celsius": 40.0}, "after": {"battery_celsius": 30.0}},
+            "hot: the battery was at 40.0 C, above 37 C",
+        ),
+        (
+            {"before": {"thermal_status": 3}},
+            "hot: thermal status 3, the system slows itself down from 3 on",
+        ),
+    ],
+)
+def test_each_reason_is_told(changes, expected):
+    assert reasons(**changes) == (expected,)
+
+
+def test_every_reason_is_told():
+    hot = {"battery_celsius": 50.0}
+    kinds = [
+        reason.partition(":")[0]
+        for reason in reasons(
+            affinity=Affinity((0,), (1,)),
+            delegation=Delegation("cpu"),
+            count=1,
+            before=hot | {"core_limit_khz": (2_000_000, 3_000_000)},
+            after=hot | {"core_limit_khz": (2_000_000, 1_000_000)},
+            problems=["x"],
+        )
+    ]
+    assert kinds == ["too few runs", "fallback", "affinity", "throttled", "hot", "tool"]
+
+
+def test_what_the_tool_tells_as_well_is_told_once():
+    problems = ["too few runs: 1 of 50, the time was up before", "fallback: gpu", "no flag x"]
+    assert [reason.partition(":")[0] for reason in reasons(count=1, problems=problems)] == [
+        "too few runs",
+        "fallback",
+        "tool",
+    ]
+    assert reasons(problems=["fallback: gpu"]) == ("fallback: gpu",)
+
+
+@pytest.mark.parametrize("max_celsius", [None, 45.0])
+def test_the_bound_of_the_temperature_is_that_of_the_settings(max_celsius):
+    settings = Settings(max_celsius=max_celsius)
+    assert reasons(settings, before={"battery_celsius": 44.0}) == ()
+
+
+@pytest.mark.parametrize(
+    ("asked", "full", "delegation", "expected"),
+    [
+        ("xnnpack", False, PARTIAL, None),
+        ("xnnpack", False, Delegation("xnnpack"), None),
+        ("xnnpack", False, Delegation("cpu"), "xnnpack was asked for, cpu applied"),
+        ("gpu", False, Delegation("gpu", complete=True), None),
+        ("gpu", False, Delegation("gpu"), None),
+        ("gpu", False, Delegation("xnnpack"), "gpu was asked for, xnnpack applied"),
+        (
+            "gpu",
+            False,
+            Delegation(None),
+            "gpu was asked for, the tool does not tell what was applied",
+        ),
+        (
+            "nnapi",
+            False,
+            Delegation("nnapi", 2, 66, 64, None, False),
+            "nnapi did not take all of the model: 64 of 66 ops",
+        ),
+        (
+            "hexagon",
+            False,
+            Delegation("hexagon", 10, complete=False),
+            "hexagon did not take all of the model (10 partitions)",
+        ),
+        (
+            "xnnpack",
+            True,
+            PARTIAL,
+            "xnnpack did not take all of the model: HARD_SWISH x1 left outside",
+        ),
+        (
+            "xnnpack",
+            True,
+            Delegation("xnnpack"),
+            "the tool does not tell whether xnnpack took all of the model",
+        ),
+        ("cpu", True, Delegation("cpu", 0, 3, 0, {"ADD": 3}, False), None),
+        ("cpu", False, Delegation(None), None),
+        ("cpu", False, WHOLE, "cpu was asked for, xnnpack applied"),
+    ],
+)
+def test_what_the_delegate_did_is_held_against_what_was_asked(asked, full, delegation, expected):
+    settings = Settings(delegate=asked, require_full_delegation=full)
+    told = () if expected is None else (f"fallback: {expected}",)
+    assert reasons(settings, delegation=delegation) == told
+
+
+@pytest.mark.parametrize(
+    ("granted", "first", "last", "cores"),
+    [
+        ((6, 7), (1, 1, 1, 1, 1, 1, 5, 5), (1, 1, 1, 1, 1, 1, 4, 4), "6,7"),
+        ((6, 7), (1, 1, 1, 1, 1, 1, 4, 5), (1, 1, 1, 1, 1, 1, 4, 6), "7"),  # it came back
+        ((0, 1), (1, 1, 1, 1, 1, 1, 5, 5), (1, 1, 1, 1, 1, 1, 4, 4), None),  # not its cores
+        (None, (1, 5), (1, 4), "1"),
+        (None, (None, 5), (1, None), None),
+        (None, (), (1, 4), None),
+        (None, (4, 4), (4, 4), None),  # however low: its owner may hold the clocks there
+    ],
+)
+def test_a_limit_of_the_clock_that_moves_is_throttling(granted, first, last, cores):
+    scaled = (tuple(khz and khz * 1_000_000 for khz in limits) for limits in (first, last))
+    before, after = ({"core_limit_khz": limits} for limits in scaled)
+    told = reasons(affinity=Affinity(None, granted), before=before, after=after)
+    if cores is None:
+        assert told == ()
+    else:
+        (reason,) = told
+        assert reason.startswith(f"throttled: cores {cores} were limited to ")
+        assert reason.endswith(f"{first[-1]:.2f} GHz before and {last[-1]:.2f} GHz after")
+
+
+@pytest.mark.parametrize(
+    ("limit", "governor", "granted", "expected"),
+    [
+        (3_000_000, "schedutil", None, ()),
+        (2_900_000, "schedutil", None, ()),
+        (1_500_000, "schedutil", None, ("throttled: cores 1 were limited to 1.50 of 3.00 GHz",)),
+        (1_500_000, None, (1,), ("throttled: cores 1 were limited to 1.50 of 3.00 GHz",)),
+        (1_500_000, "schedutil", (0,), ()),
+        (1_500_000, "userspace", None, ()),  # pinned by whoever owns the phone
+        (None, "schedutil", None, ()),
+    ],
+)
+def test_a_limit_below_what_a_core_can_do_is_throttling(limit, governor, granted, expected):
+    state = {"core_limit_khz": (2_000_000, limit), "governors": ("schedutil", governor)}
+    told = reasons(
+        affinity=Affinity(granted, granted),
+        before=state,
+        after=state,
+        core_max_khz=(2_000_000, 3_000_000, None),
+    )
+    assert told == expected
+
+
+def rounds(*times, verdicts=None):
+    verdicts = verdicts or [Verdict(True, ())] * len(times)
+    return [
+        make_measurement(round=index, median_us=time, verdict=verdict)
+        for index, (time, verdict) in enumerate(zip(times, verdicts, strict=True))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        ([100.0], []),
+        ([0.0, 0.0], []),
+        ([100.0, 110.0], []),
+        ([100.0, 104.0, 109.0], []),
+        ([100.0, 112.0], ["unstable: rounds differ by 11.3%, more than max_spread=0.1"]),
+        ([112.0, 100.0, 90.0], ["unstable: rounds differ by 22.0%, more than max_spread=0.1"]),
+        (
+            [100.0, 110.0, 125.0],
+            [
+                "unstable: rounds differ by 22.7%, more than max_spread=0.1",
+                "throttled: each round was slower than the one before, the last by 25.0%",
+            ],
+        ),
+    ],
+)
+def test_rounds_are_held_against_each_other(times, expected):
+    rows = rounds(*times)
+    assert list(judge_rounds(Settings(), rows).reasons) == expected
+    assert judge_rounds(Settings(), rows[::-1]).reasons == tuple(expected)  # whatever their order
+
+
+def test_a_tool_without_medians_is_judged_by_its_means():
+    rows = [make_measurement(round=i, median_us=None, mean_us=us) for i, us in enumerate((1.0, 2))]
+    assert judge_rounds(Settings(), rows).reasons[0].startswith("unstable: rounds differ by 66.7%")
+
+
+def test_reasons_of_rounds_are_counted_by_kind():
+    verdicts = [
+        Verdict.of(["hot: 38 C", "tool: x"]),
+        Verdict.of([]),
+        Verdict.of(["hot: 39 C", "tool: y"]),
+    ]
+    assert judge_rounds(Settings(), rounds(1.0, 1.0, 1.0, verdicts=verdicts)).reasons == (
+        "hot: 38 C (2 of 3 rounds)",
+        "tool: x (1 of 3 rounds)",
+        "tool: y (1 of 3 rounds)",
+    )
+    assert judge_rounds(Settings(), rounds(1.0, verdicts=verdicts[:1])).reasons == (
+        "hot: 38 C",
+        "tool: x",
+    )
