@@ -17,7 +17,7 @@ from mobile_bench.errors import FailureError, MeasureError, UsageError
 from mobile_bench.results import Delegation, Measurement, Settings
 from mobile_bench.rows import read_rows
 from mobile_bench.summary import Summary, summarize
-from mobile_bench.tool_output import ToolRun, read_run
+from mobile_bench.tool.output import ToolRun, read_run
 
 __all__ = [
     "Delegation",
@@ -162,7 +162,7 @@ def delegation(model: str | os.PathLike[str], *, threads: int = 1) -> Delegation
     Raises:
         FailureError: The runtime refuses the file.
     """
-    from mobile_bench.host_worker import LoadedModel, ModelError
+    from mobile_bench.host.worker import LoadedModel, ModelError
 
     try:
         return Delegation(**LoadedModel(os.fspath(model), threads, "xnnpack").delegation())

@@ -348,15 +348,15 @@ def _compare(_: flags.FlagValues, arguments: list[str]) -> None:
 
 
 def _devices(values: flags.FlagValues, arguments: list[str]) -> None:
-    from mobile_bench.device_list import format_devices, list_devices
-    from mobile_bench.phone import open_adb
+    from mobile_bench.phone.listing import format_devices, list_devices
+    from mobile_bench.phone.target import open_adb
 
     _expect_flags_only("devices", arguments)
     print(format_devices(list_devices(open_adb(_adb_options(values)))))
 
 
 def _clean(values: flags.FlagValues, arguments: list[str]) -> None:
-    from mobile_bench.phone import clean
+    from mobile_bench.phone.target import clean
 
     _expect_flags_only("clean", arguments)
     outcome = clean(values.target.split(","), _adb_options(values))

@@ -111,16 +111,16 @@ def open_targets(
         )
     opened: list[Target] = []
     if names == "host" and options.benchmark_binary is not None:
-        from mobile_bench.host_tool import HostToolTarget
+        from mobile_bench.host.tool import HostToolTarget
 
         return [HostToolTarget(settings, options)]
     if "host" in listed:
-        from mobile_bench.host import HostTarget
+        from mobile_bench.host.target import HostTarget
 
         opened.append(HostTarget(settings, options))
     phones = [name for name in listed if name != "host"]
     if phones:
-        from mobile_bench.phone import open_phones
+        from mobile_bench.phone.target import open_phones
 
         opened.extend(open_phones(phones, settings, options, stop))
     return opened

@@ -54,7 +54,7 @@ def test_a_table_of_a_phone_that_is_lost_meanwhile(
     tmp_path,
 ):
     additive.faults.add(Fault("unplug", skip=20, refuse=None))
-    with mock.patch("mobile_bench.phone._BACK_SECS", 0.5):
+    with mock.patch("mobile_bench.phone.target._BACK_SECS", 0.5):
         ended = latency(additive, tool_path, tmp_path)
     assert (ended.code, "Traceback" in ended.err) == (1, False)
     assert f"\n{additive.serial}: device offline; " in ended.err

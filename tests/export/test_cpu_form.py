@@ -9,7 +9,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from export_helpers import random_subnet
 
 import ofa_tf
-from mobile_bench.host_worker import LoadedModel
+from mobile_bench.host.worker import LoadedModel
 from ofa_tf.data import MEAN, STD
 from ofa_tf.errors import FailureError, UsageError
 from ofa_tf.export import FORMATS, Interface, check_formats, convert_subnet

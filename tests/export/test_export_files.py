@@ -13,7 +13,7 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from export_helpers import EXPORTED, keras_accuracy, tflite_accuracy
 
-from mobile_bench.host_worker import LoadedModel
+from mobile_bench.host.worker import LoadedModel
 from ofa_tf.errors import FailureError, UsageError
 from ofa_tf.export import FORMATS
 from ofa_tf.export.runtime import TFLiteClassifier

@@ -11,7 +11,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from export_helpers import random_subnet, separated_images
 
-from mobile_bench.host_worker import LoadedModel
+from mobile_bench.host.worker import LoadedModel
 from ofa_tf.data import MEAN, STD
 from ofa_tf.errors import FailureError, UsageError
 from ofa_tf.export.emulation import Border, verify_file

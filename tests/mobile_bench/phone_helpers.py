@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from mobile_bench.adb_device import FOLDER
+from mobile_bench.adb.device import FOLDER
 from mobile_bench.errors import FailureError, MeasureError
 from mobile_bench.results import Measurement, Settings
 from mobile_bench.session import run

@@ -15,12 +15,12 @@ from stand_in.device import StandInDevice
 from stand_in.faults import Fault
 from stand_in.phones import OLD
 
-from mobile_bench.adb import Adb, find_adb, parse_devices
-from mobile_bench.adb_device import AdbDevice, Script
-from mobile_bench.device import describe_phone, read_state
-from mobile_bench.device_error import DeviceError, refusal
-from mobile_bench.device_list import format_devices, list_devices
+from mobile_bench.adb.device import AdbDevice, Script
+from mobile_bench.adb.errors import DeviceError, refusal
+from mobile_bench.adb.server import Adb, find_adb, parse_devices
 from mobile_bench.errors import UsageError
+from mobile_bench.phone.description import describe_phone, read_state
+from mobile_bench.phone.listing import format_devices, list_devices
 
 TMP = "/data/local/tmp"
 NASTY = [

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobile_bench.adb_wire import LostError, ShellV1, ShellV2
+from mobile_bench.adb.wire import LostError, ShellV1, ShellV2
 
 
 class FakeWire:

@@ -6,8 +6,8 @@ import pytest
 from phone_helpers import SETTINGS, make_options, run_session, write_models
 from stand_in import Answer, Fault
 
-from mobile_bench.apk import PACKAGE
 from mobile_bench.errors import UsageError
+from mobile_bench.phone.apk import PACKAGE
 
 
 @pytest.fixture

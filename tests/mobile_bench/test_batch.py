@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mobile_bench import batch, binary
+from mobile_bench.phone import batch, binary
 
 TOKEN = "5ecre7"
 TOOL = """\

@@ -447,7 +447,7 @@ def test_clean_tells_of_each_phone(monkeypatch, capsys):
         asked.append((names, options.adb_path))
         return {"R58": "", "R59": "measured by another session"}
 
-    monkeypatch.setattr("mobile_bench.phone.clean", clean)
+    monkeypatch.setattr("mobile_bench.phone.target.clean", clean)
     assert cli.main(["mobile-bench", "clean", "--target=R58,R59", "--adb_path=adb"]) == 1
     assert asked == [(["R58", "R59"], "adb")]
     out, err = capsys.readouterr()
@@ -469,7 +469,7 @@ def test_the_walls_hold():
     code = (
         "import sys, mobile_bench.cli\n"
         "slow = {'numpy', 'ai_edge_litert', 'tqdm', 'adbutils', 'google'} & sys.modules.keys()\n"
-        "import mobile_bench.session, mobile_bench.phone, mobile_bench.host_worker\n"
+        "import mobile_bench.session, mobile_bench.phone.target, mobile_bench.host.worker\n"
         "import ai_edge_litert.interpreter\n"
         "print(sorted(slow | ({'tensorflow', 'ofa_tf', 'keras'} & sys.modules.keys())))\n"
     )

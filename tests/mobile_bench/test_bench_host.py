@@ -13,8 +13,10 @@ import pytest
 from bench_helpers import QUICK, children, is_running
 
 import mobile_bench
-from mobile_bench import host, host_info, host_worker
 from mobile_bench.errors import MeasureError, TargetError, UsageError
+from mobile_bench.host import info as host_info
+from mobile_bench.host import target as host
+from mobile_bench.host import worker as host_worker
 from mobile_bench.models import ModelFile
 from mobile_bench.results import Affinity, Settings
 from mobile_bench.target import TargetOptions

@@ -14,7 +14,7 @@ from bench_helpers import children
 
 import mobile_bench
 from mobile_bench.errors import FailureError, MeasureError, TargetError, UsageError
-from mobile_bench.host_tool import HostToolTarget
+from mobile_bench.host.tool import HostToolTarget
 from mobile_bench.models import ModelFile
 from mobile_bench.results import Settings
 from mobile_bench.target import TargetOptions

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobile_bench.adb import Attached
-from mobile_bench.device import parse_description, parse_state
-from mobile_bench.device_list import DeviceLine, format_devices
+from mobile_bench.adb.server import Attached
+from mobile_bench.phone.description import parse_description, parse_state
+from mobile_bench.phone.listing import DeviceLine, format_devices
 from mobile_bench.results import Device, DeviceState
 
 DESCRIPTION = """\

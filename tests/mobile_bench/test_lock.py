@@ -8,11 +8,11 @@ from unittest import mock
 
 import pytest
 
-from mobile_bench import lock as lock_module
-from mobile_bench.adb import Adb
-from mobile_bench.adb_device import AdbDevice, Script
-from mobile_bench.device_error import DeviceError
-from mobile_bench.lock import DeviceLock
+from mobile_bench.adb.device import AdbDevice, Script
+from mobile_bench.adb.errors import DeviceError
+from mobile_bench.adb.server import Adb
+from mobile_bench.phone import lock as lock_module
+from mobile_bench.phone.lock import DeviceLock
 
 FOLDER = "data/local/tmp/mobile_bench/lock"
 

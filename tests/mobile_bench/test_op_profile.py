@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recorded_runs import folder, recorded
 
-from mobile_bench.op_profile import OpProfile, OpTime, TypeTime, read_op_profile
+from mobile_bench.tool.op_profile import OpProfile, OpTime, TypeTime, read_op_profile
 
 # Recorded, with the ops that matter.
 CSV = """\

@@ -8,12 +8,12 @@ import pytest
 from phone_helpers import SETTINGS, make_options, remote_files, run_session, write_models
 from stand_in import OLD
 
-from mobile_bench.adb_device import FOLDER
-from mobile_bench.device_error import DeviceError
+from mobile_bench.adb.device import FOLDER
+from mobile_bench.adb.errors import DeviceError
 from mobile_bench.errors import FailureError, UsageError
-from mobile_bench.lock import DeviceLock
 from mobile_bench.models import ModelFile
-from mobile_bench.phone import LostPhone, clean, open_phones
+from mobile_bench.phone.lock import DeviceLock
+from mobile_bench.phone.target import LostPhone, clean, open_phones
 from mobile_bench.results import Affinity, Delegation
 from mobile_bench.target import TargetOptions
 
@@ -200,7 +200,7 @@ def test_all_phones_with_one_that_cannot_be_used(make_phone, tool_path, paths, o
 
 
 def test_the_lock_is_kept_while_models_are_pushed(phone, options, paths, monkeypatch):
-    monkeypatch.setattr("mobile_bench.phone._STAMP_SECS", 0.0)
+    monkeypatch.setattr("mobile_bench.phone.target._STAMP_SECS", 0.0)
     renewed = []
     acquire = DeviceLock.acquire
     monkeypatch.setattr(DeviceLock, "acquire", lambda lock: (renewed.append(lock), acquire(lock)))

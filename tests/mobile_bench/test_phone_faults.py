@@ -13,11 +13,11 @@ import pytest
 from phone_helpers import make_options, remote_files, run_session, write_models
 from stand_in import OLD, Answer, Fault, make_tool
 
-from mobile_bench import adb_device
-from mobile_bench import phone as phone_module
-from mobile_bench.adb import Adb
+from mobile_bench.adb import device as adb_device
+from mobile_bench.adb.server import Adb
 from mobile_bench.cli import main
-from mobile_bench.lock import DeviceLock
+from mobile_bench.phone import target as phone_module
+from mobile_bench.phone.lock import DeviceLock
 
 # A run is ended after twice `max_secs` and these.
 TIMEOUT_SECS = 1.0

@@ -5,10 +5,10 @@ import base64
 import pytest
 from bench_helpers import HOST, TOOL
 
-from mobile_bench.batch import Run
 from mobile_bench.errors import RunError
 from mobile_bench.models import ModelFile
-from mobile_bench.record import make_measurement
+from mobile_bench.phone.batch import Run
+from mobile_bench.phone.record import make_measurement
 from mobile_bench.results import Affinity, Settings
 
 FILE = ModelFile("a.tflite", "0" * 64, 10)

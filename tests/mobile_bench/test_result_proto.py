@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from recorded_runs import folder, recorded
 
-from mobile_bench.result_proto import ToolResult, merge, read_result
-from mobile_bench.tool_output import ToolRun, read_run
+from mobile_bench.tool.output import ToolRun, read_run
+from mobile_bench.tool.result_proto import ToolResult, merge, read_result
 
 # A recorded file; its decoded text is what RESULT says.
 DATA = bytes.fromhex(

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from phone_helpers import SETTINGS, make_options, remote_files, run_session
 from stand_in import Answer
 
-from mobile_bench.adb_device import FOLDER
-from mobile_bench.batch import BatchReader, make_script
-from mobile_bench.binary import launcher
+from mobile_bench.adb.device import FOLDER
 from mobile_bench.errors import FailureError
-from mobile_bench.install import remote_model
 from mobile_bench.models import ModelFile
-from mobile_bench.phone import open_phones
+from mobile_bench.phone.batch import BatchReader, make_script
+from mobile_bench.phone.binary import launcher
+from mobile_bench.phone.install import remote_model
+from mobile_bench.phone.target import open_phones
 
 NASTY_NAMES = [
     "with space",

@@ -368,7 +368,7 @@ def phones(monkeypatch):
         return opened.targets
 
     module = types.SimpleNamespace(open_phones=open_phones)
-    monkeypatch.setitem(sys.modules, "mobile_bench.phone", module)
+    monkeypatch.setitem(sys.modules, "mobile_bench.phone.target", module)
     return opened
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from recorded_runs import recorded
 
 from mobile_bench.errors import FailureError, UsageError
-from mobile_bench.tool import ToolOptions, arguments, find_binary, read_flags, read_help
+from mobile_bench.tool.command import ToolOptions, arguments, find_binary, read_flags, read_help
 
 # The first lines of a recorded --help.
 HELP = """\

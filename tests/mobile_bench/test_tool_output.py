@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recorded_runs import folder, recorded
 
-from mobile_bench.tool_lines import MAX_CHARS
-from mobile_bench.tool_output import ToolRun, read_run
+from mobile_bench.tool.lines import MAX_CHARS
+from mobile_bench.tool.output import ToolRun, read_run
 
 # What a current build prints (recorded, with the lines that matter).
 CURRENT = """\

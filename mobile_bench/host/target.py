@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mobile_bench.errors import RunError, TargetError, UsageError, one_line
-from mobile_bench.host_info import describe_host, describe_tool, host_cores, host_state
+from mobile_bench.host.info import describe_host, describe_tool, host_cores, host_state
 from mobile_bench.models import ModelFile
 from mobile_bench.results import Affinity, Delegation, DeviceState, Measurement, Memory, Settings
 from mobile_bench.target import RunFailure, TargetOptions
@@ -33,7 +33,7 @@ _START_SECS = 60.0
 
 
 class Worker:
-    """A running `mobile_bench.host_worker`.
+    """A running `mobile_bench.host.worker`.
 
     Args:
         threads: Threads of the runtime.
@@ -89,14 +89,14 @@ class Worker:
     def _start(self, threads: int, delegate: str, cpus: Sequence[int]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [
-                *(sys.executable, "-m", f"{__package__}.host_worker"),
+                *(sys.executable, "-m", f"{__package__}.worker"),
                 *(str(threads), delegate, ",".join(map(str, cpus))),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
             bufsize=0,
-            cwd=Path(__file__).resolve().parents[1],  # so that -m finds this very package
+            cwd=Path(__file__).resolve().parents[2],  # so that -m finds this very package
             start_new_session=True,  # Ctrl-C is for the parent, which ends the worker
         )
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from mobile_bench import tool
-from mobile_bench.adb_device import FOLDER, AdbDevice
-from mobile_bench.batch import PROFILE_FILE, RESULT_FILE
+from mobile_bench.adb.device import FOLDER, AdbDevice
 from mobile_bench.errors import FailureError, UsageError, one_line
-from mobile_bench.install import push_tool, remote_model
 from mobile_bench.models import ModelFile
+from mobile_bench.phone.batch import PROFILE_FILE, RESULT_FILE
+from mobile_bench.phone.install import push_tool, remote_model
 from mobile_bench.results import Device, Settings, Tool
 from mobile_bench.target import TargetOptions
+from mobile_bench.tool import command as tool
 from mobile_bench.topology import cores_to_mask
 
 _HELP_SECS = 60.0

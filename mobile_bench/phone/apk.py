@@ -10,14 +10,14 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from mobile_bench import tool
-from mobile_bench.adb_device import AdbDevice
-from mobile_bench.binary import tool_options
+from mobile_bench.adb.device import AdbDevice
 from mobile_bench.errors import FailureError, UsageError, one_line
-from mobile_bench.install import remote_model
 from mobile_bench.models import ModelFile
+from mobile_bench.phone.binary import tool_options
+from mobile_bench.phone.install import remote_model
 from mobile_bench.results import Settings, Tool
 from mobile_bench.target import TargetOptions
+from mobile_bench.tool import command as tool
 
 PACKAGE = "org.tensorflow.lite.benchmark"
 

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mobile_bench.adb_device import FOLDER, AdbDevice, Script
-from mobile_bench.device_error import DeviceError, refusal
+from mobile_bench.adb.device import FOLDER, AdbDevice, Script
+from mobile_bench.adb.errors import DeviceError, refusal
 from mobile_bench.errors import one_line
 
 _held: set[str] = set()  # the holder's lines of this process's locks

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mobile_bench.tool_lines import Stats, read_stats
+from mobile_bench.tool.lines import Stats, read_stats
 
 _MAX_CHARS = 16_000_000
 _MAX_QUOTE = 80

@@ -5,12 +5,10 @@ from __future__ import annotations
 import dataclasses
 from datetime import datetime, timezone
 
-from mobile_bench import result_proto
-from mobile_bench.batch import Run
-from mobile_bench.device import parse_state
 from mobile_bench.errors import RunError, UsageError
 from mobile_bench.models import ModelFile
-from mobile_bench.op_profile import read_op_profile
+from mobile_bench.phone.batch import Run
+from mobile_bench.phone.description import parse_state
 from mobile_bench.results import (
     Affinity,
     Delegation,
@@ -23,7 +21,9 @@ from mobile_bench.results import (
     Tool,
     parse_cpus,
 )
-from mobile_bench.tool_output import ToolRun, read_run
+from mobile_bench.tool import result_proto
+from mobile_bench.tool.op_profile import read_op_profile
+from mobile_bench.tool.output import ToolRun, read_run
 from mobile_bench.verdicts import judge_run
 
 

@@ -1,6 +1,6 @@
 """TensorFlow Lite's benchmark_model: which file serves a device, and its command line.
 
-What the tool prints is read in tool_output.py. Nothing here starts a process.
+What the tool prints is read in output.py. Nothing here starts a process.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mobile_bench.adb_device import AdbDevice
-from mobile_bench.adb_wire import LostError, RefusedError, StoppedError, Wire
-from mobile_bench.device_error import ADVICE, DeviceError
+from mobile_bench.adb.device import AdbDevice
+from mobile_bench.adb.errors import ADVICE, DeviceError
+from mobile_bench.adb.wire import LostError, RefusedError, StoppedError, Wire
 from mobile_bench.errors import UsageError, one_line
 
 _PORT = 5037

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from mobile_bench.adb_device import AdbDevice
-from mobile_bench.device import read_state
+from mobile_bench.adb.device import AdbDevice
+from mobile_bench.phone.description import read_state
 
 _SECS = 20.0
 _STAY_ON = ["global", "stay_on_while_plugged_in"]

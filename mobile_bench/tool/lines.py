@@ -1,5 +1,5 @@
 """What the lines say that benchmark_model prints: one pattern for each kind of line, of every
-generation of the tool, with and without prefixes. What follows from them is in tool_output.py.
+generation of the tool, with and without prefixes. What follows from them is in output.py.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from datetime import datetime, timezone
 
-from mobile_bench.adb_device import AdbDevice, Script
+from mobile_bench.adb.device import AdbDevice, Script
 from mobile_bench.errors import one_line
 from mobile_bench.results import Device, DeviceState
 

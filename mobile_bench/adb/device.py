@@ -19,7 +19,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mobile_bench.adb_wire import (
+from mobile_bench.adb.errors import DeviceError, refusal
+from mobile_bench.adb.wire import (
     LostError,
     RefusedError,
     ShellV1,
@@ -29,11 +30,10 @@ from mobile_bench.adb_wire import (
     pull,
     push,
 )
-from mobile_bench.device_error import DeviceError, refusal
 from mobile_bench.errors import UsageError, one_line
 
 if TYPE_CHECKING:
-    from mobile_bench.adb import Adb
+    from mobile_bench.adb.server import Adb
 
 FOLDER = "/data/local/tmp/mobile_bench"  # all that is ever written on a device is in here
 

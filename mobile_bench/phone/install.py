@@ -11,11 +11,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from mobile_bench.adb_device import FOLDER, AdbDevice, Script
-from mobile_bench.batch import end_script
-from mobile_bench.device_error import DeviceError
+from mobile_bench.adb.device import FOLDER, AdbDevice, Script
+from mobile_bench.adb.errors import DeviceError
 from mobile_bench.errors import FailureError, one_line
 from mobile_bench.models import ModelFile
+from mobile_bench.phone.batch import end_script
 
 _SHELL_SECS = 60.0
 _HASHED_AT_ONCE = 200

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mobile_bench.adb import Adb, Attached
-from mobile_bench.device import describe_with_state
-from mobile_bench.device_error import DeviceError
+from mobile_bench.adb.errors import DeviceError
+from mobile_bench.adb.server import Adb, Attached
 from mobile_bench.errors import one_line
+from mobile_bench.phone.description import describe_with_state
 from mobile_bench.results import Device, DeviceState
 from mobile_bench.topology import describe_cores
 

@@ -1,7 +1,7 @@
 """The process that runs models on this host: requests and replies are JSON lines over pipes.
 
-Run by `mobile_bench.host` as `python -m mobile_bench.host_worker THREADS DELEGATE CPUS`. A crash of
-the runtime ends this process and nothing else.
+Run by host.target as `python -m mobile_bench.host.worker THREADS DELEGATE CPUS`. A crash of the
+runtime ends this process and nothing else.
 
 A run is timed by `time.perf_counter_ns` just around `Interpreter.invoke`. The two clock readings
 and the call from Python are part of every time: about 0.4 microseconds on the machine this was

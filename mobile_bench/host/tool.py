@@ -18,16 +18,23 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from mobile_bench import tool
-from mobile_bench.batch import MAX_CHARS, PROFILE_FILE, RESULT_FILE, BatchReader, Run, make_script
-from mobile_bench.binary import launcher, tool_options
-from mobile_bench.device import state_script
 from mobile_bench.errors import FailureError, RunError, TargetError, UsageError
-from mobile_bench.host_info import describe_host, host_cores, host_state
+from mobile_bench.host.info import describe_host, host_cores, host_state
 from mobile_bench.models import ModelFile
-from mobile_bench.record import make_measurement
+from mobile_bench.phone.batch import (
+    MAX_CHARS,
+    PROFILE_FILE,
+    RESULT_FILE,
+    BatchReader,
+    Run,
+    make_script,
+)
+from mobile_bench.phone.binary import launcher, tool_options
+from mobile_bench.phone.description import state_script
+from mobile_bench.phone.record import make_measurement
 from mobile_bench.results import DeviceState, Measurement, Settings, Tool
 from mobile_bench.target import RunFailure, TargetOptions
+from mobile_bench.tool import command as tool
 from mobile_bench.topology import cores_to_mask
 
 _HELP_SECS = 60.0

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from mobile_bench.tool_output import ToolRun
+from mobile_bench.tool.output import ToolRun
 
 _MAX_BYTES = 1_000_000
 

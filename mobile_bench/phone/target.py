@@ -9,20 +9,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from mobile_bench.adb import Adb, find_adb
-from mobile_bench.adb_device import FOLDER, AdbDevice, Script
-from mobile_bench.apk import ApkRunner
-from mobile_bench.batch import BatchReader, Run, end_script, make_script
-from mobile_bench.binary import BinaryRunner
-from mobile_bench.device import describe_phone, read_state, state_script
-from mobile_bench.device_error import DeviceError
+from mobile_bench.adb.device import FOLDER, AdbDevice, Script
+from mobile_bench.adb.errors import DeviceError
+from mobile_bench.adb.server import Adb, find_adb
 from mobile_bench.errors import FailureError, RunError, TargetError, UsageError, one_line
-from mobile_bench.install import make_folders, push_models
-from mobile_bench.lock import DeviceLock
 from mobile_bench.models import ModelFile
-from mobile_bench.record import make_measurement
+from mobile_bench.phone.apk import ApkRunner
+from mobile_bench.phone.batch import BatchReader, Run, end_script, make_script
+from mobile_bench.phone.binary import BinaryRunner
+from mobile_bench.phone.description import describe_phone, read_state, state_script
+from mobile_bench.phone.install import make_folders, push_models
+from mobile_bench.phone.lock import DeviceLock
+from mobile_bench.phone.record import make_measurement
+from mobile_bench.phone.screen import Screen
 from mobile_bench.results import Device, DeviceState, Measurement, Settings, Tool
-from mobile_bench.screen import Screen
 from mobile_bench.target import RunFailure, Target, TargetOptions
 from mobile_bench.topology import resolve_cpus
 

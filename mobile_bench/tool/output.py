@@ -2,7 +2,7 @@
 
 The tool ends with exit code 0 for unknown flags, for delegates that were not applied and for runs
 that were cut short, so the exit code alone is not believed. The command line is in tool.py, the
-patterns of single lines are in tool_lines.py.
+patterns of single lines are in lines.py.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mobile_bench.tool import read_flags
-from mobile_bench.tool_lines import MAX_CHARS, Found, Stats, quote, scan, split_lines
+from mobile_bench.tool.command import read_flags
+from mobile_bench.tool.lines import MAX_CHARS, Found, Stats, quote, scan, split_lines
 
 _MAX_FLAGS = 20
 _MAX_OF_A_KIND = 3  # problems
