@@ -8,6 +8,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -215,14 +216,19 @@ def workdir() -> Workdir:
 
 def latency_file(workdir: Workdir) -> pathlib.Path:
     """The latency table of what the flags of `define_target` say."""
-    return workdir.latency_table(
-        FLAGS.target,
-        FLAGS.threads,
-        FLAGS.tflite_precision,
-        FLAGS.form,
-        FLAGS.cpus,
-        FLAGS.delegate,
-    )
+    return workdir.latency_table(**measured_so())
+
+
+def measured_so() -> dict[str, Any]:
+    """What the flags of `define_target` say, as the arguments that name a latency table."""
+    return {
+        "target": FLAGS.target,
+        "threads": FLAGS.threads,
+        "precision": FLAGS.tflite_precision,
+        "form": FLAGS.form,
+        "cpus": FLAGS.cpus,
+        "delegate": FLAGS.delegate,
+    }
 
 
 def numbers(flag: str) -> list[float]:

@@ -41,14 +41,7 @@ def report() -> None:
     job = Job(common.workdir())
     subnets = job.chosen_subnets()
     measurements = _measurements(job)
-    table = job.latency_table(
-        FLAGS.target,
-        FLAGS.threads,
-        FLAGS.tflite_precision,
-        FLAGS.form,
-        FLAGS.cpus,
-        FLAGS.delegate,
-    )
+    table = job.latency_table(**common.measured_so())
     rows = [_row(job, subnet, measurements) for subnet in subnets]
     for row in rows:  # where the search was for other devices, or for no latency at all
         codes = table.space.encode([row["arch"]])
