@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,7 +16,7 @@ from absl import flags
 from mobile_bench.errors import FailureError, UsageError, one_line
 from mobile_bench.models import expand
 from mobile_bench.results import DELEGATES, SCREENS, Measurement, Settings
-from mobile_bench.target import RUNNERS, TargetOptions
+from mobile_bench.target import RUNNERS, Target, TargetOptions
 
 if TYPE_CHECKING:
     from mobile_bench.summary import Summary
@@ -193,7 +193,8 @@ def _define_run(values: flags.FlagValues) -> None:
         flags.DEFINE_string,
         "target",
         "host",
-        "Where to measure: host (this machine), serials or addresses of phones, or all of them.",
+        "Where to measure: host (this machine), serials or addresses of phones with commas "
+        "between, or all (phones).",
     )
     _define(values, Settings(), _SETTINGS_HELP)
     define(flags.DEFINE_integer, "rounds", 3, "Times all models are measured, in turn.")
@@ -211,14 +212,14 @@ def _run(values: flags.FlagValues, arguments: list[str]) -> None:
     named = {name: values[name].value for name in _OPTIONS_HELP}
     options = TargetOptions(**named, environ=os.environ)
     paths = expand([*values.models, *arguments])
-    known = _rows_to_resume(values.output) if values.resume else []
+    rows = _rows_to_resume(values.output) if values.resume else []
+    # Other settings and models of the file are other calls' results.
+    known = [row for row in rows if row.settings == settings and row.model in paths]
     measured: list[Measurement] = []
     try:
         _measure(paths, settings, options, values, known, measured)
     finally:
-        # Other settings and models of the file are other calls' results.
-        rows = [row for row in known if row.settings == settings and row.model in paths]
-        _print_outcome(rows, measured, settings, values)
+        _print_outcome(known, measured, values)
 
 
 def _measure(
@@ -266,6 +267,33 @@ def _measure(
             on_result=on_result,
             stop=stop,
         )
+    if values.target == "all":
+        _check_all_there(known, targets, values.rounds * len(paths))
+
+
+def _check_all_there(known: Sequence[Measurement], targets: Sequence[Target], runs: int) -> None:
+    """Raises FailureError for phones that began to measure, have not all runs, and are not there.
+
+    Args:
+        known: The rows that are gone on with.
+        targets: What is there now.
+        runs: What each phone has to make.
+    """
+    done: dict[str, set[tuple[str, int]]] = {}
+    for row in known:
+        done.setdefault(row.device.target, set()).add((row.model, row.round))
+    there = {"host"} | {name for t in targets for name in (t.device.target, t.device.serial)}
+    away = {
+        row.device.target for row in known if not {row.device.target, row.device.serial} & there
+    }
+    failures = [
+        f"{name}: not connected, and {runs - len(done[name])} of its {runs} runs are missing; "
+        "connect it and resume"
+        for name in sorted(away)
+        if len(done[name]) < runs
+    ]
+    if failures:
+        raise FailureError("\n".join([f"failures: {len(failures)}", *failures]))
 
 
 def _rows_to_resume(output: str | None) -> list[Measurement]:
@@ -287,18 +315,17 @@ def _read(path: str) -> list[Measurement]:
 def _print_outcome(
     known: Sequence[Measurement],
     measured: Sequence[Measurement],
-    settings: Settings,
     values: flags.FlagValues,
 ) -> None:
     """Prints the results: of the rounds that were there already, and of those measured now."""
-    from mobile_bench.summary import summarize
-
-    summaries = summarize([*known, *measured])
+    summaries = _summarize([*known, *measured])
     if not summaries:
         return
     _print_summaries(summaries, values.format)
-    if settings.op_profile and values.format == "markdown":
-        _print_profiles(summaries)
+    profiled = _profiled(summaries)
+    if profiled and values.format == "markdown":
+        print()
+        _print_profiles(profiled, values.format)
     sys.stdout.flush()
     if values.output:
         count = len(measured)
@@ -309,41 +336,62 @@ def _print_outcome(
 def _print_summaries(summaries: Sequence[Summary], form: str) -> None:
     from mobile_bench.table import format_csv, format_table
 
-    # Several phones are measured at once, and their rows are in no order.
-    summaries = sorted(summaries, key=lambda summary: summary.device.target)
     print(format_csv(summaries) if form == "csv" else format_table(summaries))
 
 
-def _print_profiles(summaries: Sequence[Summary]) -> None:
-    from mobile_bench.table import format_profile
+def _summarize(rows: Iterable[Measurement]) -> list[Summary]:
+    """Returns the summaries by device: several are measured at once, their rows in no order."""
+    from mobile_bench.summary import summarize
 
-    for row in (summary.rounds[-1] for summary in summaries):
-        if row.profile is not None:
-            print(f"\n{format_profile(row)}")
+    return sorted(summarize(rows), key=lambda summary: summary.device.target)
+
+
+def _read_summaries(path: str) -> list[Summary]:
+    """Returns the results of a file.
+
+    Raises:
+        FailureError: It cannot be read, or there are none.
+    """
+    summaries = _summarize(_read(path))
+    if not summaries:
+        raise FailureError(f"{path}: there is no measurement in it")
+    return summaries
+
+
+def _profiled(summaries: Sequence[Summary]) -> list[Measurement]:
+    """Returns the last round of each summary whose ops were timed."""
+    last = (summary.rounds[-1] for summary in summaries)
+    return [row for row in last if row.profile is not None]
+
+
+def _print_profiles(rows: Sequence[Measurement], form: str) -> None:
+    from mobile_bench.table import format_profile, format_profiles_csv
+
+    if form == "csv":
+        print(format_profiles_csv(rows))
+    else:
+        print("\n\n".join(map(format_profile, rows)))
 
 
 def _table(values: flags.FlagValues, arguments: list[str]) -> None:
-    from mobile_bench.summary import summarize
-
     if len(arguments) != 1:
         raise UsageError(f"table: expected one file of rows, got {len(arguments)}")
-    summaries = summarize(_read(arguments[0]))
+    summaries = _read_summaries(arguments[0])
     if not values.profile:
         _print_summaries(summaries, values.format)
-    elif any(summary.rounds[-1].profile is not None for summary in summaries):
-        _print_profiles(summaries)
+    elif profiled := _profiled(summaries):
+        _print_profiles(profiled, values.format)
     else:
         raise UsageError(f"{arguments[0]}: no row has op times; measure with --op_profile")
 
 
 def _compare(_: flags.FlagValues, arguments: list[str]) -> None:
     from mobile_bench.compare import compare
-    from mobile_bench.summary import summarize
     from mobile_bench.table import format_changes
 
     if len(arguments) != 2:
         raise UsageError(f"compare: expected two files of rows, A and B, got {len(arguments)}")
-    before, after = (summarize(_read(path)) for path in arguments)
+    before, after = map(_read_summaries, arguments)
     print(format_changes(compare(before, after)))
 
 

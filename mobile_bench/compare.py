@@ -36,7 +36,8 @@ class Change:
         changed: "faster" or "slower" where the interval leaves out 1, "same" where it has it (no
             difference was seen, which is no proof that there is none), "unknown" without an
             interval, "only in A" or "only in B".
-        notes: What else is different, and which of the two is not valid.
+        notes: What else is different, and which of the two is not valid; of one that is alone, its
+            settings where they are not the defaults.
     """
 
     model: str
@@ -97,8 +98,14 @@ def _trait(summary: Summary, trait: str) -> object:
 
 def _one_sided(summary: Summary, side: str) -> Change:
     a, b = (summary, None) if side == "A" else (None, summary)
+    asked = ", ".join(  # where one file has the model with several settings, they tell it apart
+        f"{field.name} {value!r}"
+        for field in dataclasses.fields(Settings)
+        if (value := getattr(summary.settings, field.name)) != field.default
+    )
+    notes = (f"measured with {asked}",) if asked else ()
     target = summary.device.target
-    return Change(summary.model, target, a, b, None, None, f"only in {side}", ())
+    return Change(summary.model, target, a, b, None, None, f"only in {side}", notes)
 
 
 def _change(a: Summary, b: Summary) -> Change:
@@ -124,6 +131,9 @@ def _notes(a: Summary, b: Summary) -> tuple[str, ...]:
         notes.append(f"other device: {_differences(a.device, b.device)}")
     if a.tool != b.tool:
         notes.append(f"other tool: {_differences(a.tool, b.tool)}")
+    means = [one.rounds[-1].timings.median_us is None for one in (a, b)]
+    if means[0] != means[1]:  # a mean is mostly the larger one
+        notes.append(f"{'AB'[means.index(True)]} has means: its tool prints no medians")
     if a.settings != b.settings:
         notes.append(f"other settings: {_differences(a.settings, b.settings)}")
     for side, summary in (("A", a), ("B", b)):
@@ -136,7 +146,12 @@ def _differences(a: Device | Tool | Settings, b: Device | Tool | Settings) -> st
     """Returns the fields that differ, such as "threads 1 -> 4, cpus '' -> 'big'"."""
     before, after = dataclasses.asdict(a), dataclasses.asdict(b)
     return ", ".join(
-        f"{name} {before[name]!r:.40} -> {after[name]!r:.40}"
+        f"{name} {_short(before[name])} -> {_short(after[name])}"
         for name in before
         if before[name] != after[name]
     )
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -294,7 +294,7 @@ class Verdict:
     """Whether the timings can be believed, and every reason why not.
 
     A reason begins with its kind: "too few runs:", "fallback:", "affinity:", "throttled:", "hot:",
-    "unstable:" or "tool:" (what the benchmark tool complained about).
+    "screen:", "unstable:" or "tool:" (what the benchmark tool complained about).
     """
 
     valid: bool

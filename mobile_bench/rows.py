@@ -52,13 +52,16 @@ def _parse_line(path: str | os.PathLike[str], number: int, line: bytes) -> Measu
         return _parse(line)
     except ValueError as error:
         raise FailureError(
-            f"{path}, line {number}: not a measurement: {error}. Remove the line or the file."
+            f"{path}, line {number}: not a measurement: {error}. Remove the line, or give another "
+            "file."
         ) from error
 
 
 def _parse(line: bytes) -> Measurement:
     try:
         return Measurement.from_dict(json.loads(line, parse_constant=_refuse_constant))
+    except UnicodeDecodeError as error:
+        raise ValueError("it is no text") from error
     except (RecursionError, OverflowError) as error:
         raise ValueError(str(error)) from error
 

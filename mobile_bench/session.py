@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
 from mobile_bench.errors import FailureError, MeasureError, TargetError, UsageError, one_line
@@ -45,7 +46,7 @@ def run(
         settings: How each run is made and judged.
         options: How the targets are reached; None for the defaults.
         rounds: Times that all models are measured, one after the other.
-        cooldown_secs: Longest rest before a batch of models on a device that is too hot.
+        cooldown_secs: Longest rest of a device that is too hot, before its next model.
         resume_rows: Earlier measurements: what they have is left out (see `plan`).
         progress: Called as (runs done, runs in all, what comes now) before each run and rest.
         on_result: Called with each measurement as soon as it is there; never by two threads at
@@ -109,21 +110,36 @@ def open_targets(
         raise UsageError(
             f"target: expected host, all, serials or addresses, each once, got {one_line(names)!r}"
         )
-    opened: list[Target] = []
-    if names == "host" and options.benchmark_binary is not None:
+    phones = [name for name in listed if name != "host"]
+    if not phones:
+        for name, asked in (
+            ("screen", settings.screen != "leave"),
+            ("runner", options.runner != "binary"),
+        ):
+            if asked:
+                raise UsageError(f"{name}: for phones only; leave it out, or name a target")
+        return [_open_host(settings, options)]
+    from mobile_bench.phone.target import open_phones
+
+    opened = open_phones(phones, settings, options, stop)
+    if "host" in listed:
+        try:
+            opened.insert(0, _open_host(settings, replace(options, benchmark_binary=None)))
+        except BaseException:
+            for target in opened:
+                target.close()
+            raise
+    return opened
+
+
+def _open_host(settings: Settings, options: TargetOptions) -> Target:
+    if options.benchmark_binary is not None:
         from mobile_bench.host.tool import HostToolTarget
 
-        return [HostToolTarget(settings, options)]
-    if "host" in listed:
-        from mobile_bench.host.target import HostTarget
+        return HostToolTarget(settings, options)
+    from mobile_bench.host.target import HostTarget
 
-        opened.append(HostTarget(settings, options))
-    phones = [name for name in listed if name != "host"]
-    if phones:
-        from mobile_bench.phone.target import open_phones
-
-        opened.extend(open_phones(phones, settings, options, stop))
-    return opened
+    return HostTarget(settings, options)
 
 
 def measure_on(
@@ -317,16 +333,21 @@ class _Lane:
         return list(itertools.islice(together, self._target.batch))
 
     def _measure(self, batch: Sequence[Run]) -> None:
+        # Where resting was of no use, it would be of none after each run either.
+        may_rest = self._cooldown_secs > 0 and not _too_hot(self._state, self._settings)
         results = self._target.measure(
             [run.file for run in batch], batch[0].session, batch[0].round_index
         )
-        for run, result in zip(self._announced(batch), results, strict=True):
-            if isinstance(result, Measurement):
-                self._left.remove(run)
-                self._state = result.after
-                self._report.measured(result)
-            elif not self._stop.is_set():
-                self._fail(result.path, result.message)
+        with contextlib.closing(results):
+            for run, result in zip(self._announced(batch), results, strict=True):
+                if isinstance(result, Measurement):
+                    self._left.remove(run)
+                    self._state = result.after
+                    self._report.measured(result)
+                    if may_rest and _too_hot(self._state, self._settings):
+                        return  # the others of the batch come after a rest
+                elif not self._stop.is_set():
+                    self._fail(result.path, result.message)
 
     def _announced(self, batch: Sequence[Run]) -> Iterator[Run]:
         for run in batch:

@@ -8,7 +8,7 @@ import io
 from collections.abc import Iterable, Sequence
 
 from mobile_bench.compare import Change
-from mobile_bench.results import Delegation, Measurement, Verdict
+from mobile_bench.results import Delegation, Measurement, OpTime, Verdict
 from mobile_bench.summary import Summary
 
 _FOLDED = "; "  # between the reasons of a verdict, and between notes
@@ -17,6 +17,7 @@ _FOLDED = "; "  # between the reasons of a verdict, and between notes
 def format_table(summaries: Sequence[Summary]) -> str:
     """Returns one line per summary; columns for device, tool and settings where these differ."""
     celsius = [warmest(summary) for summary in summaries]
+    peak_mb = [summary.memory and summary.memory.peak_mb for summary in summaries]
     columns = {
         "model": [summary.model for summary in summaries],
         **_what_differs(summaries),
@@ -25,11 +26,14 @@ def format_table(summaries: Sequence[Summary]) -> str:
         "spread": [_percent(s.spread) for s in summaries],
         "runs": [str(s.count) for s in summaries],
         "init ms": [_number(s.init_us and s.init_us / 1000) for s in summaries],
+        "peak MB": [_number(value) for value in peak_mb],
         "delegate": [_delegate(s.delegation) for s in summaries],
         "C": [_number(value) for value in celsius],
         "verdict": [_verdict(s.verdict) for s in summaries],
     }
-    if not any(value is not None for value in celsius):  # a host tells none
+    if all(value is None for value in peak_mb):  # it was not asked for
+        del columns["peak MB"]
+    if all(value is None for value in celsius):  # a host tells none
         del columns["C"]
     return _markdown(columns, text=("model", "device", "tool", "settings", "delegate", "verdict"))
 
@@ -62,10 +66,13 @@ def format_csv(summaries: Iterable[Summary]) -> str:
 
     What is not known is an empty cell. The reasons of a verdict are one cell, with "; " between.
     """
+    return _csv(map(_flat, summaries))
+
+
+def _csv(records: Iterable[dict[str, object]]) -> str:
     file = io.StringIO()
     writer = None
-    for summary in summaries:
-        record = _flat(summary)
+    for record in records:
         if writer is None:
             writer = csv.DictWriter(file, record.keys(), lineterminator="\n")
             writer.writeheader()
@@ -137,7 +144,7 @@ def format_changes(changes: Sequence[Change]) -> str:
 
 def format_profile(measurement: Measurement) -> str:
     """Returns the ops of a measurement with a profile, the one that takes longest first."""
-    ops = sorted(measurement.profile or (), key=lambda op: op.mean_us * op.calls, reverse=True)
+    ops = _longest_first(measurement)
     columns = {
         "op": [op.name for op in ops],
         "kind": [op.kind for op in ops],
@@ -147,6 +154,19 @@ def format_profile(measurement: Measurement) -> str:
     }
     head = f"Ops of {_safe(measurement.model)} on {_safe(measurement.device.target)}:"
     return f"{head}\n\n{_markdown(columns, text=('op', 'kind'))}"
+
+
+def format_profiles_csv(measurements: Iterable[Measurement]) -> str:
+    """Returns a head and one line per op of the measurements, in the order of `format_profile`."""
+    return _csv(
+        {"model": measurement.model, "target": measurement.device.target} | dataclasses.asdict(op)
+        for measurement in measurements
+        for op in _longest_first(measurement)
+    )
+
+
+def _longest_first(measurement: Measurement) -> list[OpTime]:
+    return sorted(measurement.profile or (), key=lambda op: op.mean_us * op.calls, reverse=True)
 
 
 def warmest(summary: Summary) -> float | None:

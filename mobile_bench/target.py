@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -91,8 +91,10 @@ class Target(Protocol):
 
     def measure(
         self, files: Sequence[ModelFile], session: str, round_index: int
-    ) -> Iterator[Measurement | RunFailure]:
+    ) -> Generator[Measurement | RunFailure, None, None]:
         """Runs each model once and yields one result per file, in order, as soon as it is there.
+
+        Closing the generator ends what runs.
 
         Args:
             files: At most `batch` of the files that were prepared.

@@ -51,6 +51,7 @@ def judge_run(
         *_affinity(affinity),
         *_throttled(device, affinity, before, after),
         *_hot(settings, before, after),
+        *_screen(settings, before, after),
     ]
     return Verdict.of(reasons + _complaints(problems, {_kind(reason) for reason in reasons}))
 
@@ -131,8 +132,9 @@ def _throttled(
 ) -> Iterator[str]:
     """Tells of cores whose frequency limit moved in the run, or stood below what they can do.
 
-    Down is throttling that began, up is throttling that ended. A lower limit that stands still is
-    left alone where a governor says that the owner of the device keeps its clocks steady.
+    Down is throttling that began, up is throttling that ended, and hot cores may be switched off
+    altogether. A lower limit that stands still is left alone where a governor says that the owner
+    of the device keeps its clocks steady.
     """
     cores = [
         core
@@ -144,6 +146,9 @@ def _throttled(
         for core in cores
         if (first := before.core_limit_khz[core]) and (last := after.core_limit_khz[core])
     }
+    off = [core for core in cores if before.core_limit_khz[core] and core not in limits]
+    if off and affinity.asked is not None:  # of the other cores the system chooses
+        yield f"throttled: cores {_cores(off)} were switched off in the run"
     moved = [core for core, (first, last) in limits.items() if first != last]
     if moved:
         first, last = limits[moved[-1]]  # the fast cores come last
@@ -175,6 +180,15 @@ def _hot(settings: Settings, before: DeviceState, after: DeviceState) -> Iterato
     status = max(before.thermal_status or 0, after.thermal_status or 0)
     if status >= SEVERE:
         yield f"hot: thermal status {status}, the system slows itself down from {SEVERE} on"
+
+
+def _screen(settings: Settings, before: DeviceState, after: DeviceState) -> Iterator[str]:
+    if settings.screen == "leave":
+        return
+    for when, on in (("before", before.screen_on), ("after", after.screen_on)):
+        if on not in (None, settings.screen == "on"):
+            yield f"screen: {settings.screen} was asked for, it was {'on' if on else 'off'} {when}"
+            return
 
 
 def _counted(rows: Sequence[Measurement]) -> Iterator[str]:

@@ -138,20 +138,26 @@ class AdbDevice:
         return ShellStream(self, command, idle_secs, deadline_secs, max_bytes, stop)
 
     def push(
-        self, data: bytes | os.PathLike[str], remote: str, *, executable: bool = False
+        self,
+        data: bytes | os.PathLike[str],
+        remote: str,
+        *,
+        executable: bool = False,
+        stop: threading.Event | None = None,
     ) -> None:
         """Writes a file on the device, and its folders.
 
         Args:
             data: The content, or the local file that has it.
             remote: Absolute path on the device.
+            stop: Ends it in the middle when it is set.
 
         Raises:
             DeviceError: "storage" where the device is full, else what went wrong.
             OSError: The local file cannot be read.
         """
         source = io.BytesIO(data) if isinstance(data, bytes) else open(data, "rb")  # noqa: SIM115
-        with source, self.errors(remote), self._transport(_IDLE_SECS) as wire:
+        with source, self.errors(remote), self._transport(_IDLE_SECS, stop) as wire:
             push(wire, source, remote, 0o755 if executable else 0o644, _IDLE_SECS)
 
     def pull(self, remote: str, max_bytes: int) -> bytes:
@@ -199,9 +205,9 @@ class AdbDevice:
                 self._adb.connect(self.serial, stop)
         elif state == "device":
             # adb is up long before Android is, and a starting phone is a slow one.
-            animation = ["getprop", "init.svc.bootanim"]
-            result = self.shell(animation, timeout_secs=_ANSWER_SECS, stop=stop)
-            return result.stdout.strip() != "running"
+            completed = ["getprop", "sys.boot_completed"]
+            result = self.shell(completed, timeout_secs=_ANSWER_SECS, stop=stop)
+            return result.stdout.strip() == "1"
         return False
 
     def _open(self, timeout_secs: float, stop: threading.Event | None = None) -> Wire:
@@ -265,7 +271,9 @@ class AdbDevice:
             raise DeviceError("stopped", f"{label}stopped") from error
         except TimeoutError as error:
             raise DeviceError(
-                "timeout", f"{label}no answer in time; the phone hangs or its connection is slow"
+                "timeout",
+                f"{label}no answer in time; the phone hangs or its connection is slow: try another "
+                "cable, or restart the phone",
             ) from error
 
     def _loss(self, reason: str) -> DeviceError:

@@ -52,6 +52,7 @@ def refusal(label: str, answer: str) -> DeviceError:
         ("no devices", "gone", _GONE_ADVICE),
         ("permissions", "refused", ADVICE["no permissions"]),
         ("device recovery", "offline", ADVICE["recovery"]),
+        ("closed", "gone", "the phone ended the connection, as one that restarts does; try again"),
     ):  # fmt: skip
         if word in answer:
             return DeviceError(kind, f"{label}{answer}; {advice}")

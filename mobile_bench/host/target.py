@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +166,7 @@ class HostTarget:
 
     def measure(
         self, files: Sequence[ModelFile], session: str, round_index: int
-    ) -> Iterator[Measurement | RunFailure]:
+    ) -> Generator[Measurement | RunFailure, None, None]:
         """Runs each model once, see `target.Target`."""
         for file in files:
             try:

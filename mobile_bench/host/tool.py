@@ -14,7 +14,7 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -79,7 +79,7 @@ class HostToolTarget:
 
     def measure(
         self, files: Sequence[ModelFile], session: str, round_index: int
-    ) -> Iterator[Measurement | RunFailure]:
+    ) -> Generator[Measurement | RunFailure, None, None]:
         """Runs each model once, see `target.Target`."""
         for file in files:
             words = self._words(os.path.abspath(file.path), self._folder.name)

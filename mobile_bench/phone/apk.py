@@ -24,19 +24,22 @@ PACKAGE = "org.tensorflow.lite.benchmark"
 _START = ["am", "start", "-S", "-n", f"{PACKAGE}/.BenchmarkModelActivity", "--es", "args"]
 _SHELL_SECS = 60.0
 _POLLS_PER_SEC = 2
-_GONE_SECS = 2  # without its process after which the app has ended
+_GONE_SECS = 5  # without its process after which the app has ended
 
 # The app prints its result last of all but the memory, which comes at once. It may take a moment to
-# be there, and a `pidof` that old phones do not have (127) is no sign that it has ended.
+# be there, and a `pidof` that old phones do not have (127) is no sign that it has ended. Phones may
+# refuse to clear their log: what stands in it before our own line is of other runs.
 _LAUNCHER = """\
 logcat -c
+mark="$token $index log"
+log -t tflite "$mark"
 {start} "$*" || return
 polls=0
 gone=0
 while [ $polls -lt {most_polls} ]; do
 sleep {pause}
 polls=$((polls + 1))
-if logcat -d -v raw -s tflite | grep -qi 'inference timings in us'; then break; fi
+case "$(logcat -d -v raw -s tflite)" in *"$mark"*'nference timings in us'*) break ;; esac
 pidof {package} >/dev/null
 if [ $? = 1 ]; then gone=$((gone + 1)); else gone=0; fi
 if [ $gone = {most_gone} ]; then break; fi

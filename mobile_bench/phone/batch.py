@@ -54,7 +54,8 @@ rm -f jobs/shell jobs/tool {result} {profile}
 """
 
 # Ends what a batch left running, and removes what it left. A process number may be another
-# process's by now: only what has our folder in its command line is ended.
+# process's by now: only what has our folder in its command line is ended. Its words end in NULs,
+# which every shell leaves out, and at which some greps stop.
 _END_SCRIPT = """\
 cd {folder}/jobs 2>/dev/null || exit 0
 for name in shell tool; do
@@ -62,7 +63,7 @@ if [ -f $name ]; then
 read -r pid <$name
 case "$pid" in
 '' | *[!0-9]*) ;;
-*) if grep -q {mark} "/proc/$pid/cmdline" 2>/dev/null; then kill -9 "$pid"; fi ;;
+*) case "$(cat "/proc/$pid/cmdline" 2>/dev/null)" in *{mark}*) kill -9 "$pid" ;; esac ;;
 esac
 fi
 done
@@ -145,6 +146,11 @@ class Run:
         else:
             self.lines.setdefault(part, []).append(line)
 
+    def _drop(self, part: str) -> None:
+        self._chars.pop(part, None)
+        self.lines.pop(part, None)
+        self.cut.discard(part)
+
 
 def _utc_now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -221,4 +227,7 @@ class BatchReader:
         if word == "end":
             run._ends += 1
             return None
+        if word == "log" and stream == "out":
+            run._drop("out")  # the log's lines until here are of other runs
+            return "out"
         return word if word in ("before", "result", "profile") and stream == "out" else None

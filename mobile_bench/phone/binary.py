@@ -15,6 +15,7 @@ from mobile_bench.target import TargetOptions
 from mobile_bench.tool import command as tool
 from mobile_bench.topology import cores_to_mask
 
+_SHELL_SECS = 20.0
 _HELP_SECS = 60.0
 _SHELL_REFUSALS = (126, 127)  # exit codes for a program that is not one, or is not there
 
@@ -66,9 +67,11 @@ class BinaryRunner:
                 f"folder with one per ABI: {tool.WHERE_TO_GET_IT}"
             )
         path = tool.find_binary(options.benchmark_binary, description.abis)
+        self._taskset = [] if cpus is None else ["taskset", cores_to_mask(cpus)]
+        if cpus is not None:
+            _check_taskset(device, self._taskset)
         self._remote, digest = push_tool(device, path)
         self.launcher = launcher(cpus)
-        self._taskset = [] if cpus is None else ["taskset", cores_to_mask(cpus)]
         self._options = tool_options(
             settings,
             op_profile_path=f"{FOLDER}/{PROFILE_FILE}" if settings.op_profile else None,
@@ -111,6 +114,21 @@ def tool_options(
         op_profile_path=op_profile_path,
         result_path=result_path,
     )
+
+
+def _check_taskset(device: AdbDevice, taskset: Sequence[str]) -> None:
+    """Tries it once: old phones have none, and a phone may refuse cores that it has switched off.
+
+    Raises:
+        FailureError: It does not work.
+    """
+    done = device.shell([*taskset, "true"], timeout_secs=_SHELL_SECS)
+    if done.exit_code:
+        said = one_line((done.stderr or done.stdout).strip(), 200)
+        raise FailureError(
+            f"{device.serial}: cpus: `{shlex.join(taskset)}` does not work on this phone (exit "
+            f"code {done.exit_code}: {said}); give other cores, or leave cpus out"
+        )
 
 
 def _ask_help(device: AdbDevice, remote: str, path: str) -> tool.ToolHelp:

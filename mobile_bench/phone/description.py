@@ -42,14 +42,15 @@ _DESCRIBE_SCRIPT = (
     f"getprop | grep -E '^\\[({'|'.join(_PROPERTIES)})\\]'\n"
     + _CORES_SCRIPT.format(names="cpuinfo_max_freq")
 )
+# The cores come first: after a run their clocks fall while the services are asked.
 _STATE_SCRIPT = (
-    "echo @battery\n"
+    _CORES_SCRIPT.format(names="scaling_cur_freq scaling_max_freq scaling_governor")
+    + "echo @battery\n"
     "dumpsys battery 2>/dev/null | grep -E 'level:|temperature:|powered:'\n"
     "echo @thermal\n"
     "dumpsys thermalservice 2>/dev/null | grep 'Thermal Status:'\n"
     "echo @power\n"
     "dumpsys power 2>/dev/null | grep 'mWakefulness='\n"
-    + _CORES_SCRIPT.format(names="scaling_cur_freq scaling_max_freq scaling_governor")
 )
 
 

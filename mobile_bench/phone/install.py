@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from mobile_bench.models import ModelFile
 from mobile_bench.phone.batch import end_script
 
 _SHELL_SECS = 60.0
+_HASHED_PER_SEC = 20e6  # bytes, by a slow phone
 _HASHED_AT_ONCE = 200
 _ATTEMPTS = 2  # to push a file that arrives damaged
 _NOT_FOUND = 127  # a shell's exit code for a command that it does not have
@@ -36,7 +38,10 @@ def make_folders(device: AdbDevice) -> None:
     done = device.shell(Script(script), timeout_secs=_SHELL_SECS)
     if done.exit_code:
         said = one_line(done.stderr or done.stdout)
-        raise FailureError(f"{device.serial}: {FOLDER} cannot be made: {said}")
+        raise FailureError(
+            f"{device.serial}: {FOLDER} cannot be made: {said}; where `adb root` "
+            "made it, remove it as root"
+        )
 
 
 def remote_model(file: ModelFile) -> str:
@@ -54,22 +59,26 @@ def push_tool(device: AdbDevice, path: str) -> tuple[str, str]:
         FailureError: It cannot be put there; DeviceError where the connection is the reason.
     """
     try:
-        digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        content = Path(path).read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
         remote = f"{FOLDER}/tool-{digest[:16]}/benchmark_model"
         wanted = {remote: digest}
         for _ in range(_ATTEMPTS):
-            if intact(device, wanted):
+            if intact(device, wanted, len(content)):
                 return remote, digest
-            device.push(Path(path), remote, executable=True)
+            device.push(content, remote, executable=True)
     except OSError as error:
         raise FailureError(f"benchmark_binary: cannot read {path}: {error.strerror}") from error
-    if not intact(device, wanted):
+    if not intact(device, wanted, len(content)):
         raise FailureError(f"{device.serial}: {path} arrives damaged; is the storage sound?")
     return remote, digest
 
 
 def push_models(
-    device: AdbDevice, files: Sequence[ModelFile], on_push: Callable[[], None] = lambda: None
+    device: AdbDevice,
+    files: Sequence[ModelFile],
+    on_push: Callable[[], None] = lambda: None,
+    stop: threading.Event | None = None,
 ) -> dict[str, str]:
     """Puts models on the phone, unless they are there.
 
@@ -77,36 +86,49 @@ def push_models(
         device: The phone.
         files: The models.
         on_push: Called after each that was pushed, which may take minutes.
+        stop: Ends it in the middle when it is set.
 
     Returns:
         Why, by path, for the models that could not be put there.
 
     Raises:
-        DeviceError: The connection is lost.
+        DeviceError: The connection is lost, or it was stopped.
     """
     missing = {remote_model(file): file for file in files}
     failures: dict[str, str] = {}
     for _ in range(_ATTEMPTS):
-        _drop_intact(device, missing)
+        _drop_intact(device, missing, stop)
         for remote, file in list(missing.items()):
-            if why := _push_model(device, file, remote):
+            if why := _push_model(device, file, remote, stop):
                 failures[remote] = why
                 del missing[remote]
             on_push()
-    _drop_intact(device, missing)
+    _drop_intact(device, missing, stop)
     failures |= dict.fromkeys(missing, "arrives damaged on the phone; has the file changed?")
     return {file.path: why for file in files if (why := failures.get(remote_model(file)))}
 
 
-def intact(device: AdbDevice, wanted: Mapping[str, str]) -> set[str]:
+def intact(
+    device: AdbDevice,
+    wanted: Mapping[str, str],
+    size_bytes: int,
+    stop: threading.Event | None = None,
+) -> set[str]:
     """Returns which files of the phone have the bytes that they should have.
 
     Args:
+        device: The phone.
         wanted: The sha256 of each, by its path on the phone.
+        size_bytes: Of all of them together, which the time to wait depends on.
+        stop: Ends the waiting when it is set.
+
+    Raises:
+        DeviceError: It does not answer in time, or it was stopped.
     """
+    secs = _SHELL_SECS + size_bytes / _HASHED_PER_SEC
     found: set[str] = set()
     for remotes in _chunks(wanted, _HASHED_AT_ONCE):
-        done = device.shell(["sha256sum", *remotes], timeout_secs=_SHELL_SECS)
+        done = device.shell(["sha256sum", *remotes], timeout_secs=secs, stop=stop)
         if done.exit_code == _NOT_FOUND:  # before Android 6
             return {remote for remote in wanted if _read_hash(device, remote) == wanted[remote]}
         sums = {match[2]: match[1] for match in _SUM_LINE.finditer(done.stdout)}
@@ -130,16 +152,21 @@ def _read_hash(device: AdbDevice, remote: str) -> str | None:
         return None  # it is not there
 
 
-def _drop_intact(device: AdbDevice, missing: dict[str, ModelFile]) -> None:
+def _drop_intact(
+    device: AdbDevice, missing: dict[str, ModelFile], stop: threading.Event | None
+) -> None:
     wanted = {remote: file.sha256 for remote, file in missing.items()}
-    for remote in intact(device, wanted):
+    size_bytes = sum(file.size_bytes for file in missing.values())
+    for remote in intact(device, wanted, size_bytes, stop):
         del missing[remote]
 
 
-def _push_model(device: AdbDevice, file: ModelFile, remote: str) -> str:
+def _push_model(
+    device: AdbDevice, file: ModelFile, remote: str, stop: threading.Event | None
+) -> str:
     """Pushes a model and returns why that failed; "" where it did not."""
     try:
-        device.push(Path(file.path), remote)
+        device.push(Path(file.path), remote, stop=stop)
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     except DeviceError as error:

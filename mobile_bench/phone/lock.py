@@ -178,6 +178,8 @@ class _Found:
         who = one_line(self.line, 80)
         if holder.process is not None:
             who = f"process {holder.process} on {holder.host.partition('/')[0]}"
+        if self.line in _held:
+            who += ", this very one: is the phone there twice, by cable and by Wi-Fi?"
         return (
             f"another session measures on it ({who}); wait for its end: should it be gone, its "
             f"lock ends {holder.lasting_secs} s after its last sign of life"

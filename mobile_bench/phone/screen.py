@@ -42,8 +42,11 @@ class Screen:
 
     def restore(self) -> None:
         """Leaves it as it was found. Raises DeviceError."""
-        if self._wanted == "on" and re.fullmatch(r"\d{1,2}", self._stayed_on, re.ASCII):
-            self._run("settings", "put", *_STAY_ON, self._stayed_on)
+        if self._wanted == "on":
+            if re.fullmatch(r"\d{1,2}", self._stayed_on, re.ASCII):
+                self._run("settings", "put", *_STAY_ON, self._stayed_on)
+            else:  # it was never set
+                self._run("settings", "delete", *_STAY_ON)
         if self._was_on is not None and self._was_on != (self._wanted == "on"):
             self._turn(self._was_on)
 

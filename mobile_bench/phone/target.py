@@ -6,7 +6,7 @@ import contextlib
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TypeVar
 
 from mobile_bench.adb.device import FOLDER, AdbDevice, Script
@@ -27,7 +27,7 @@ from mobile_bench.target import RunFailure, Target, TargetOptions
 from mobile_bench.topology import resolve_cpus
 
 _STAMP_SECS = 20.0  # of pushing, after which the lock is renewed
-_BACK_SECS = 60.0  # for a phone to come back that was lost
+_BACK_SECS = 120.0  # for a phone to come back that was lost; many take a minute to restart
 _ATTEMPTS = 2  # at a model in whose run the phone is lost
 _MOST_LOSSES = 3  # of the phone, without a model measured in between
 _END_SECS = 20.0
@@ -90,23 +90,25 @@ class Phone:
         def keep_lock() -> None:
             nonlocal stamped
             if time.monotonic() - stamped > _STAMP_SECS:
-                self._lock.acquire()
+                with self._not_closed():
+                    self._lock.acquire()
                 stamped = time.monotonic()
 
-        return self._persist(lambda: push_models(self._phone, files, keep_lock))
+        return self._persist(lambda: push_models(self._phone, files, keep_lock, self._stop))
 
     def state(self) -> DeviceState:
         """Returns how the phone is now, and keeps the lock; see `Target.state`."""
 
         def ask() -> DeviceState:
-            self._lock.acquire()
+            with self._not_closed():
+                self._lock.acquire()
             return read_state(self._phone)
 
         return self._persist(ask)
 
     def measure(
         self, files: Sequence[ModelFile], session: str, round_index: int
-    ) -> Iterator[Measurement | RunFailure]:
+    ) -> Generator[Measurement | RunFailure, None, None]:
         """Runs each model once; see `Target.measure`."""
         left = list(files)
         attempts = losses = 0
@@ -246,12 +248,25 @@ class Phone:
                 f"{self._text(error)}; it did not come back within {_BACK_SECS:g} s"
             ) from error
         try:
-            self._lock.acquire()
-            self._end()
-            if self._screen is not None:
-                self._screen.set()
+            with self._not_closed():
+                self._lock.acquire()
+                self._end()
+                if self._screen is not None:
+                    self._screen.set()
         except DeviceError as again:
             raise TargetError(self._text(again)) from again
+
+    @contextlib.contextmanager
+    def _not_closed(self) -> Iterator[None]:
+        """Within it `close` waits: what it gives back is not taken again after it.
+
+        Raises:
+            TargetError: It is closed already.
+        """
+        with self._closing:
+            if not self._locked:
+                raise TargetError("stopped")
+            yield
 
     def _end(self) -> None:
         """Ends what a batch left running on the phone. Raises DeviceError."""
@@ -288,7 +303,7 @@ class LostPhone:
 
     def measure(
         self, files: Sequence[ModelFile], session: str, round_index: int
-    ) -> Iterator[Measurement | RunFailure]:
+    ) -> Generator[Measurement | RunFailure, None, None]:
         raise TargetError(self._message)
 
     def state(self) -> DeviceState:
@@ -310,27 +325,34 @@ def open_phones(
         stop: Ends all waiting when it is set.
 
     Raises:
-        UsageError: A phone, or its tool, cannot do what the settings ask for.
-        FailureError: There is no phone, or none can be used. One of several that cannot be used
-            is returned all the same, and fails when it is used.
+        UsageError: No phone, or no tool, can do what the settings ask for.
+        FailureError: There is no phone, or none can be used. One of several that cannot be used,
+            or not as the settings ask for, is returned all the same, and fails when it is used.
     """
     adb = open_adb(options)
     opened: list[Target] = []
-    errors: list[FailureError] = []
+    errors: list[FailureError | UsageError] = []
     try:
         for name in _expand(adb, names):
             try:
                 opened.append(Phone(adb.phone(_serial(adb, name)), settings, options, stop))
-            except FailureError as error:
+            except (FailureError, UsageError) as error:
                 errors.append(error)
                 opened.append(LostPhone(name, str(error).removeprefix(f"{name}: ")))
         if len(errors) == len(opened):
-            raise errors[0] if len(errors) == 1 else FailureError("; ".join(map(str, errors)))
+            raise _as_one(errors)
     except BaseException:
         for target in opened:
             target.close()
         raise
     return opened
+
+
+def _as_one(errors: Sequence[FailureError | UsageError]) -> FailureError | UsageError:
+    """Returns one error that tells all of them, each once: the user's where all of them are."""
+    is_usage = all(isinstance(error, UsageError) for error in errors)
+    text = "; ".join(dict.fromkeys(map(str, errors)))
+    return UsageError(text) if is_usage else FailureError(text)
 
 
 def open_adb(options: TargetOptions) -> Adb:

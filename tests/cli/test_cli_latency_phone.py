@@ -47,6 +47,7 @@ def latency(phone, tool, workdir, *args: str):  # noqa: F811
     return run("latency", *flags, *SPACE, *FEW, "--cpus=big", *args)
 
 
+@pytest.mark.slow
 def test_a_table_of_a_phone_that_is_lost_meanwhile(
     additive,
     adb,  # noqa: F811

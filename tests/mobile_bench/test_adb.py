@@ -316,6 +316,14 @@ class TestFiles:
         device.push(b"", f"{TMP}/empty")
         assert device.pull(f"{TMP}/empty", 0) == b""
 
+    def test_a_push_ends_when_it_is_stopped(self, device, either):
+        stop = threading.Event()
+        stop.set()
+        with pytest.raises(DeviceError, match="stopped") as caught:
+            device.push(bytes(10**6), f"{TMP}/stopped", stop=stop)
+        assert caught.value.kind == "stopped"
+        assert not (either.root / f"{TMP[1:]}/stopped").exists()
+
     def test_a_file_that_is_not_there_or_too_large(self, device):
         with pytest.raises(DeviceError, match=r"/no/such: .*No such file") as caught:
             device.pull("/no/such", 10)
@@ -345,6 +353,7 @@ class TestFiles:
         ("device still authorizing", "unauthorized", "dialog"),
         ("insufficient permissions for device: user in plugdev group", "refused", "udev rules"),
         ("couldn't create file: No space left on device", "storage", "free some space"),
+        ("closed", "gone", "try again"),
         ("couldn't create file: Read-only file system", "refused", "Read-only file system"),
         ("\x1b[2J" + "x" * 10_000, "refused", "xxx..."),
     ],
@@ -376,12 +385,12 @@ class TestFaults:
         device = client.phone(phone.serial)
         with stream(device, Script("echo on; sleep 20")) as lines:
             next(lines)
-            phone.properties["init.svc.bootanim"] = "running"
+            del phone.properties["sys.boot_completed"]
             phone.reboot(refuse=2)
             with pytest.raises(DeviceError):
                 next(lines)
         assert not device.wait(1, threading.Event())
-        phone.properties["init.svc.bootanim"] = "stopped"
+        phone.properties["sys.boot_completed"] = "1"
         assert device.wait(10, threading.Event())
 
     def test_waiting_ends_when_it_is_stopped(self, client, phone):

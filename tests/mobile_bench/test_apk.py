@@ -36,12 +36,15 @@ def test_the_app_measures(app_phone, options, tmp_path):
     assert not [path for _, path, _ in app_phone.transfers if "tool" in path]
 
 
-def test_an_app_that_hangs_is_told(app_phone, options, tmp_path):
-    paths = write_models(tmp_path, "ab")
-    app_phone.faults.add(Fault("hang"))
+def test_an_app_that_hangs_is_told(app_phone, options, tmp_path, monkeypatch):
+    """The result of the model before, in a log that cannot be cleared, is not taken for its own."""
+    monkeypatch.setattr(app_phone.logcat, "clear", lambda: None)
+    paths = write_models(tmp_path, "abc")
+    app_phone.faults.add(Fault("hang", skip=1))
     outcome = run_session(paths, app_phone.serial, options)
-    assert outcome.measured == ["b"]
-    assert outcome.line == f"{paths[0]}: the tool did not end within 2 s, so it was ended"
+    assert outcome.measured == ["a", "c"]
+    assert [row.verdict.reasons for row in outcome.rows] == [(), ()]
+    assert outcome.line == f"{paths[1]}: the tool did not end within 2 s, so it was ended"
     assert app_phone.processes() == []
 
 

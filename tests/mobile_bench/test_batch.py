@@ -134,7 +134,7 @@ _MARKER = st.builds(
     st.just(TOKEN),
     st.sampled_from(["0", "1", "2", "99", "-1", "1234567", "٣", "cpus"]),
     st.sampled_from(
-        ["before", "run", "exit 0", "exit 9999", "exit", "result", "profile", "end", "", "x"]
+        ["before", "run", "log", "exit 0", "exit 9999", "exit", "result", "profile", "end", "x"]
     ),
 )
 

@@ -346,6 +346,30 @@ def test_failures_come_after_the_table_and_cost_the_exit_code(recorded, capsys, 
     assert asked.closed == 1
 
 
+@pytest.mark.parametrize(
+    ("target", "rounds", "there", "code"),
+    [
+        ("all", 2, HOST, 1),
+        ("all", 1, HOST, 0),  # it has what is asked for
+        ("all", 2, PHONE, 0),
+        ("all", 2, dataclasses.replace(PHONE, target="192.0.2.20:5555"), 0),  # now by Wi-Fi
+        ("R59", 2, HOST, 0),  # only that one is asked for
+    ],
+)
+def test_resume_tells_of_a_phone_that_did_not_come_back(
+    recorded, tmp_path, capsys, target, rounds, there, code
+):
+    output = tmp_path / "rows.jsonl"
+    with RowWriter(output) as writer:
+        for device in (HOST, PHONE):
+            writer.write(make_measurement(device=device))
+    recorded().device = there
+    flags = [f"--target={target}", f"--rounds={rounds}", f"--output={output}", "--resume"]
+    assert cli.main(["mobile-bench", "a.tflite", *flags]) == code
+    last = "R58: not connected, and 1 of its 2 runs are missing; connect it and resume"
+    assert capsys.readouterr().err.endswith(f"failures: 1\n{last}\n") == bool(code)
+
+
 def test_csv_on_stdout_is_csv_only(recorded, capsys, tmp_path):
     recorded([make_measurement(), make_measurement(round=1)])
     flags = ["--format=csv", f"--output={tmp_path}/rows.jsonl"]
@@ -388,7 +412,40 @@ def test_the_tables_of_a_file(two_files, capsys):
     assert cli.main(["mobile-bench", "table", two_files[0], "--format=csv"]) == 0
     assert capsys.readouterr().out.startswith("model,sha256,")
     assert cli.main(["mobile-bench", "table", two_files[0], "--profile"]) == 0
-    assert capsys.readouterr().out.count("CONV_2D") == 1
+    told = capsys.readouterr().out
+    assert told.startswith("Ops of a.tflite on host:\n\n| op ")
+    assert told.count("CONV_2D") == 1
+    assert cli.main(["mobile-bench", "table", two_files[0], "--profile", "--format=csv"]) == 0
+    (op,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert (op["model"], op["name"], op["mean_us"]) == ("a.tflite", "model/conv", "10.0")
+
+
+def test_several_devices_are_compared_one_after_the_other(tmp_path, capsys):
+    path = f"{tmp_path}/rows.jsonl"
+    with RowWriter(path) as writer:  # as they come from two phones at once
+        for model in ("a.tflite", "b.tflite"):
+            for target in ("R59", "R58"):
+                device = dataclasses.replace(PHONE, target=target, serial=target)
+                writer.write(make_measurement(device=device, model=model))
+    assert cli.main(["mobile-bench", "compare", path, path]) == 0
+    lines = capsys.readouterr().out.splitlines()[2:]
+    found = [tuple(cell.strip() for cell in line.split("|")[1:3]) for line in lines]
+    assert found == [(m, t) for t in ("R58", "R59") for m in ("a.tflite", "b.tflite")]
+
+
+@pytest.mark.parametrize("content", ["", "somebody's text"])
+def test_a_file_without_rows_is_told(two_files, tmp_path, capsys, content):
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text(content)
+    for arguments in (
+        ["table", empty],
+        ["compare", two_files[0], empty],
+        ["compare", empty, empty],
+    ):
+        assert cli.main(["mobile-bench", *map(str, arguments)]) == 1
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.endswith(f"mobile-bench: {empty}: there is no measurement in it\n")
 
 
 def test_a_file_without_op_times_is_told(tmp_path, capsys):

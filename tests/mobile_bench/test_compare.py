@@ -92,6 +92,9 @@ def test_a_model_finds_itself_after_a_move_a_rebuild_or_on_another_device():
         assert change.changed == "same"
         assert len(change.notes) == 1
         assert change.notes[0].startswith(note)
+    other = dataclasses.replace(TOOL, sha256="f" * 64)
+    (change,) = compare([before], [summary(model=before.model, tool=other)])
+    assert change.notes == (f"other tool: sha256 '' -> '{'f' * 36}...",)
     rebuilt = summary(model="new/a.tflite", sha256="1" * 64)  # only the name is the same
     (change,) = compare([before], [rebuilt])
     assert [note.split(":")[0] for note in change.notes] == ["other path", "other file"]
@@ -100,7 +103,10 @@ def test_a_model_finds_itself_after_a_move_a_rebuild_or_on_another_device():
 def test_no_pair_is_made_where_it_is_not_clear_which():
     one = [summary(model="a.tflite", settings=Settings(threads=n)) for n in (1, 2)]
     other = [summary(model="a.tflite", settings=Settings(threads=n)) for n in (4, 8)]
-    assert [c.changed for c in compare(one, other)] == ["only in A"] * 2 + ["only in B"] * 2
+    changes = compare(one, other)
+    assert [change.changed for change in changes] == ["only in A"] * 2 + ["only in B"] * 2
+    notes = [(), ("measured with threads 2",), ("measured with threads 4",)]
+    assert [change.notes for change in changes[:3]] == notes
 
 
 def test_the_same_phone_by_wifi_is_the_same_device():
@@ -109,6 +115,14 @@ def test_the_same_phone_by_wifi_is_the_same_device():
     changes = compare([summary(device=PHONE), *others], [*others, summary(device=wifi)])
     assert [change.changed for change in changes] == ["same", "same"]
     assert changes[0].notes == ("other device: target 'R58' -> 'phone.local:5555'",)
+
+
+def test_means_beside_medians_are_noted():
+    (means,) = summarize([make_measurement(median_us=None, mean_us=11.0)])
+    note = "A has means: its tool prints no medians"
+    assert compare([means], [summary()])[0].notes == (note,)
+    assert compare([summary()], [means])[0].notes == (note.replace("A", "B"),)
+    assert compare([means], [means])[0].notes == ()
 
 
 def test_invalid_sides_are_noted():

@@ -51,6 +51,7 @@ def test_one_session_has_it_at_a_time(device, folder):
     with pytest.raises(DeviceError, match=r"another session measures on it \(process \d+ on ") as e:
         second.acquire()
     assert e.value.kind == "locked"
+    assert "this very one: is the phone there twice" in str(e.value)
     assert device.serial in str(e.value)
     first.acquire()  # as after a lost connection
     second.release()  # which it does not have
@@ -103,7 +104,7 @@ def test_a_lock_of_another_host_ends_after_its_time(device, folder, monkeypatch,
     if is_free:
         other.acquire()
     else:
-        with pytest.raises(DeviceError, match=r"on elsewhere.*ends 60 s after"):
+        with pytest.raises(DeviceError, match=r"on elsewhere\).*ends 60 s after"):
             other.acquire()
 
 

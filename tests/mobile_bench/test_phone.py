@@ -3,15 +3,17 @@
 import dataclasses
 import threading
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from phone_helpers import SETTINGS, make_options, remote_files, run_session, write_models
-from stand_in import OLD
+from stand_in import MODERN, OLD
 
-from mobile_bench.adb.device import FOLDER
+from mobile_bench.adb.device import FOLDER, ShellResult
 from mobile_bench.adb.errors import DeviceError
-from mobile_bench.errors import FailureError, UsageError
+from mobile_bench.errors import FailureError, TargetError, UsageError
 from mobile_bench.models import ModelFile
+from mobile_bench.phone.install import intact
 from mobile_bench.phone.lock import DeviceLock
 from mobile_bench.phone.target import LostPhone, clean, open_phones
 from mobile_bench.results import Affinity, Delegation
@@ -142,7 +144,11 @@ def test_affinity_that_is_not_granted_is_told(phone, options, paths):
     assert row.affinity == Affinity((7,), (7,))
     phone.online = [0, 1, 2, 3]
     outcome = run_session(paths[:1], phone.serial, options, **with_settings(cpus="big"))
+    assert "cpus: `taskset f0` does not work on this phone" in outcome.line
     assert "failed to set pid" in outcome.line
+    phone.remove_command("taskset")
+    outcome = run_session(paths[:1], phone.serial, options, **with_settings(cpus="0"))
+    assert "leave cpus out" in outcome.line
     with pytest.raises(UsageError, match="not to 8"):
         run_session(paths[:1], phone.serial, options, **with_settings(cpus="8"))
 
@@ -179,6 +185,35 @@ def test_the_screen_is_as_asked_and_left_as_found(screen, at_start, in_runs, pho
     assert phone.settings["global", "stay_on_while_plugged_in"] == "3"
 
 
+def test_a_screen_that_was_never_kept_on_is_left_so(phone, options, paths):
+    phone.settings.pop(("global", "stay_on_while_plugged_in"), None)
+    run_session(paths[:1], phone.serial, options, **with_settings(screen="on"))
+    assert ("global", "stay_on_while_plugged_in") not in phone.settings
+
+
+def test_one_phone_that_cannot_do_what_is_asked_leaves_the_others(make_phone, options, paths):
+    small = dataclasses.replace(
+        MODERN, core_max_khz=MODERN.core_max_khz[:4], core_min_khz=MODERN.core_min_khz[:4]
+    )
+    phones = [make_phone(), make_phone(small)]
+    for each in phones:
+        each.tool.instant = True
+    names = ",".join(each.serial for each in phones)
+    outcome = run_session(paths[:1], names, options, **with_settings(cpus="7"))
+    assert [row.device.target for row in outcome.rows] == [phones[0].serial]
+    assert outcome.line.startswith(f"{phones[1].serial}: cpus: ")
+    with pytest.raises(UsageError, match="not to 9"):
+        run_session(paths[:1], names, options, **with_settings(cpus="9"))
+
+
+def test_what_is_closed_is_not_locked_again(phone, options, paths):
+    (target,) = open_phones([phone.serial], SETTINGS, options, threading.Event())
+    target.close()
+    with pytest.raises(TargetError, match="stopped"):
+        target.state()
+    assert not [name for name in remote_files(phone) if name.startswith("lock")]
+
+
 def test_all_phones_with_one_that_cannot_be_used(make_phone, tool_path, paths, own_adb):
     phone, other = make_phone(connect=False), make_phone(connect=False)
     phone.tool.instant, other.authorized = True, False
@@ -206,6 +241,15 @@ def test_the_lock_is_kept_while_models_are_pushed(phone, options, paths, monkeyp
     monkeypatch.setattr(DeviceLock, "acquire", lambda lock: (renewed.append(lock), acquire(lock)))
     assert run_session(paths, phone.serial, options).measured == ["a", "b", "c"]
     assert len(renewed) == 1 + 3
+
+
+def test_large_files_have_more_time_to_be_hashed():
+    device = mock.Mock()
+    device.shell.return_value = ShellResult("", "", 0, cut=False)
+    remotes = {f"{FOLDER}/models/{index}.tflite": "0" * 64 for index in range(3)}
+    for size_bytes, least in ((1000, 60), (4 * 10**9, 200)):
+        assert intact(device, remotes, size_bytes) == set()
+        assert device.shell.call_args.kwargs["timeout_secs"] >= least
 
 
 def test_an_address_is_connected(make_phone, options, paths):

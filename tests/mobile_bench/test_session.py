@@ -185,6 +185,21 @@ def test_targets_are_measured_side_by_side(paths):
     assert set(labels) == {f"{name}: {path}" for name in expected for path in paths}
 
 
+@pytest.mark.parametrize(
+    ("celsius", "calls"),
+    [
+        ([30.0, 38.0, 36.0], ["abc", "bc"]),  # the first run warms it, the rest cools it
+        ([38.0] * 4, ["abc"]),  # no rest helps: none after each run
+    ],
+)
+def test_a_batch_is_left_for_a_rest(celsius, calls, paths):
+    target = MadeUp(batch=3, celsius=celsius)
+    rows, failures = measure([target], paths, rounds=1, cooldown_secs=5.0, stop=Clock())
+    assert (runs(rows), failures) == (every_run(paths, 1), {})
+    names = {path: name for name, path in zip("abc", paths, strict=True)}
+    assert ["".join(names[path] for path in each) for _, each in target.calls] == calls
+
+
 @pytest.mark.parametrize("several", [False, True])
 def test_a_lost_target_keeps_its_rows_and_the_others_go_on(paths, several):
     targets = [MadeUp("one", batch=3, lost_after=4), MadeUp("two")][: 1 + several]
@@ -383,6 +398,23 @@ def test_targets_are_opened_by_name_and_closed(phones, paths):
 def test_the_host_and_a_phone_can_be_measured_together(phones):
     targets = session.open_targets("R58,host", SETTINGS, TargetOptions(), threading.Event())
     assert [target.name for target in targets] == ["host", "R58"]
+
+
+def test_a_host_that_cannot_serve_leaves_no_phone_open(phones):
+    hexagon = dataclasses.replace(SETTINGS, delegate="hexagon")
+    with pytest.raises(UsageError, match="delegate: the host's runtime has"):
+        session.open_targets("R58,host", hexagon, TargetOptions(), threading.Event())
+    assert [target.closed.is_set() for target in phones.targets] == [True]
+
+
+@pytest.mark.parametrize(
+    ("settings", "options", "message"),
+    [({"screen": "on"}, {}, "screen: for phones"), ({}, {"runner": "apk"}, "runner: for phones")],
+)
+def test_what_only_phones_have_is_refused_for_the_host(settings, options, message):
+    asked = dataclasses.replace(SETTINGS, **settings), TargetOptions(**options)
+    with pytest.raises(UsageError, match=message):
+        session.open_targets("host", *asked, threading.Event())
 
 
 @pytest.mark.parametrize("names", ["", "a,", "host,host", ","])

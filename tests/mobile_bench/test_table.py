@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 from mobile_bench.compare import compare
 from mobile_bench.results import Affinity, Delegation, Memory, OpTime, Settings, Verdict
 from mobile_bench.summary import summarize
-from mobile_bench.table import format_changes, format_csv, format_profile, format_table
+from mobile_bench.table import (
+    format_changes,
+    format_csv,
+    format_profile,
+    format_profiles_csv,
+    format_table,
+)
 
 PHONE = dataclasses.replace(HOST, target="R58", model="Phone 9")
 
@@ -62,6 +68,14 @@ def test_the_warmest_battery_is_shown():
     rows = [make_measurement(before=warm, after=hot), make_measurement(round=1, after=warm)]
     head, body = cells(format_table(summarize(rows)))
     assert dict(zip(head, body, strict=True))["C"] == "36.5"
+
+
+def test_the_peak_of_memory_is_shown_where_it_was_watched():
+    row = make_measurement(memory=Memory(1.0, 2.0, None))  # benchmark_model tells these unasked
+    assert "peak MB" not in format_table(summarize([row]))
+    watched = make_measurement(model="b.tflite", memory=Memory(1.0, 2.0, 33.64))
+    head, *body = cells(format_table(summarize([row, watched])))
+    assert [line[head.index("peak MB")] for line in body] == ["-", "33.6"]
 
 
 def test_what_is_not_known_is_a_dash():
@@ -144,13 +158,15 @@ def test_changes_are_a_table():
     assert "device" not in head
 
 
+OPS = (
+    OpTime("model/a", "CONV_2D", 10.0, 1, 25.0),
+    OpTime("model/b|c", "ADD", 10.0, 3, 75.0),
+    OpTime("model/d", "PAD", 0.01, 1, None),
+)
+
+
 def test_the_profile_begins_with_what_takes_longest():
-    ops = (
-        OpTime("model/a", "CONV_2D", 10.0, 1, 25.0),
-        OpTime("model/b|c", "ADD", 10.0, 3, 75.0),
-        OpTime("model/d", "PAD", 0.01, 1, None),
-    )
-    head, *table = format_profile(make_measurement(profile=ops)).split("\n\n")
+    head, *table = format_profile(make_measurement(profile=OPS)).split("\n\n")
     assert head == "Ops of a.tflite on host:"
     assert cells(table[0]) == [
         ["op", "kind", "mean us", "calls", "share"],
@@ -158,3 +174,17 @@ def test_the_profile_begins_with_what_takes_longest():
         ["model/a", "CONV_2D", "10.0", "1", "25.0%"],
         ["model/d", "PAD", "0.0", "1", "-"],
     ]
+
+
+def test_profiles_as_csv_are_one_table():
+    rows = [make_measurement(profile=OPS), make_measurement(model="b.tflite", profile=OPS[:1])]
+    found = list(csv.DictReader(io.StringIO(format_profiles_csv(rows))))
+    assert [(op["model"], op["name"]) for op in found] == [
+        *(("a.tflite", name) for name in ("model/b|c", "model/a", "model/d")),
+        ("b.tflite", "model/a"),
+    ]
+    assert found[0] == {
+        **{"model": "a.tflite", "target": "host", "name": "model/b|c", "kind": "ADD"},
+        **{"mean_us": "10.0", "calls": "3", "percent": "75.0"},
+    }
+    assert found[2]["percent"] == ""

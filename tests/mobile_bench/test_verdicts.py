@@ -198,6 +198,39 @@ def test_a_limit_below_what_a_core_can_do_is_throttling(limit, governor, granted
     assert told == expected
 
 
+@pytest.mark.parametrize(
+    ("asked", "first", "last", "expected"),
+    [
+        ((1, 2), (5, 6, 7), (5, 6, None), ("throttled: cores 2 were switched off in the run",)),
+        ((0, 1), (5, 6, 7), (5, 6, None), ()),  # not its cores
+        (None, (5, 6, 7), (5, 6, None), ()),  # the system rests cores that nothing needs
+        ((1, 2), (5, 6, None), (5, 6, None), ()),  # not to be read
+        ((1, 2), (5, 6, None), (5, 6, 7), ()),
+        ((1, 2), (5, 6, 7), (), ()),
+    ],
+)
+def test_cores_that_are_switched_off_are_throttling(asked, first, last, expected):
+    before, after = ({"core_limit_khz": limits} for limits in (first, last))
+    granted = asked or (0, 1, 2)
+    assert reasons(affinity=Affinity(asked, granted), before=before, after=after) == expected
+
+
+@pytest.mark.parametrize(
+    ("screen", "first", "last", "expected"),
+    [
+        ("on", True, True, ()),
+        ("on", None, None, ()),
+        ("leave", True, False, ()),
+        ("on", True, False, ("screen: on was asked for, it was off after",)),
+        ("on", False, False, ("screen: on was asked for, it was off before",)),
+        ("off", False, True, ("screen: off was asked for, it was on after",)),
+    ],
+)
+def test_the_screen_is_held_against_what_was_asked(screen, first, last, expected):
+    before, after = ({"screen_on": on} for on in (first, last))
+    assert reasons(Settings(screen=screen), before=before, after=after) == expected
+
+
 def rounds(*times, verdicts=None):
     verdicts = verdicts or [Verdict(True, ())] * len(times)
     return [
