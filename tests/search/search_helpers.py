@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import pathlib
 
@@ -18,7 +19,7 @@ from mobile_bench.results import (
     Verdict,
 )
 from ofa_tf.models import build_subnet
-from ofa_tf.spaces import SearchSpace, get_space
+from ofa_tf.spaces import Blueprint, SearchSpace, get_space
 
 TINY = get_space("ofa_mbv3_tiny")
 LOW, MIDDLE, HIGH = TINY.resolutions[0], TINY.resolutions[-2], TINY.resolutions[-1]
@@ -73,6 +74,18 @@ def measurement(path: str, median_us: float, **changes: object) -> Measurement:
     return Measurement(**(fields | changes))
 
 
+@functools.cache  # the same blocks are in the tables of many tests
+def _work(plan: Blueprint) -> bytes:
+    """How much a model computes, and how many layers it has."""
+    model = build_subnet(plan, batch_size=1)
+    work = 0.0
+    for layer in model.layers:
+        if layer.weights:
+            pixels = np.prod(layer.output.shape[1:-1])
+            work += 1e-3 * pixels * sum(float(np.prod(w.shape)) for w in layer.weights)
+    return f"{work} {len(model.layers)}".encode()
+
+
 class FakeDevice:
     """Converts a model to its layers' names and sizes, and times that as a sum over blocks.
 
@@ -88,14 +101,7 @@ class FakeDevice:
 
     def convert(self, plan, takes_images) -> bytes:
         self.converted += 1
-        model = build_subnet(plan, batch_size=1)
-        work = 0.0
-        for layer in model.layers:
-            if layer.weights:
-                pixels = np.prod(layer.output.shape[1:-1])
-                work += 1e-3 * pixels * sum(float(np.prod(w.shape)) for w in layer.weights)
-        blocks = len(model.layers)
-        return f"{work} {blocks}".encode()
+        return _work(plan)
 
     def measure(self, paths, on_result) -> None:
         for path in paths:
