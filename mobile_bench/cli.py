@@ -32,8 +32,8 @@ _USAGE = """mobile-bench: measure how long .tflite files take, on Android phones
   mobile-bench compare a.jsonl b.jsonl     what changed from one file to another
 
 Each command has its own --help. Exit code: 0 all measured, 1 something failed, 2 wrong usage, 130
-interrupted. Whatever it is, the rows measured until then are in the file. A measurement that cannot
-be trusted is marked invalid, with the reasons, in the table and in its row.
+or 143 interrupted. Whatever it is, the rows measured until then are in the file. A measurement that
+cannot be trusted is marked invalid, with the reasons, in the table and in its row.
 """
 
 _SETTINGS_HELP = {
@@ -103,7 +103,7 @@ def _main(argv: list[str]) -> int:
     command = _COMMANDS[argv.pop(1) if named else "run"]
     values = flags.FlagValues()  # apart from those of any other command in the process
     values.set_gnu_getopt(True)
-    flags.DEFINE_bool("help", False, "Show this text and leave.", flag_values=values)
+    flags.DEFINE_bool("help", False, "Show this text and leave.", values, short_name="h")
     command.define_flags(values)
     arguments = values(argv)[1:]
     if values.help:
@@ -149,6 +149,8 @@ class _Command(NamedTuple):
 def _describe_flags(values: flags.FlagValues) -> str:
     lines = []
     for name in values:
+        if name == "h":  # the same as help
+            continue
         flag = values[name]
         default = "" if flag.default in (None, [], "") else f" Default: {flag.default}."
         lines.append(f"  --{name}: {flag.help}{default}")

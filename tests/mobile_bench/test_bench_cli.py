@@ -514,6 +514,7 @@ def test_clean_tells_of_each_phone(monkeypatch, capsys):
 
 def test_help_lists_the_flags_of_each_command():
     done = run("--help")
+    assert run("-h").stdout == done.stdout
     assert done.returncode == 0
     for flag in ("models", "target", "threads", "num_runs", "rounds", "output", "resume"):
         assert f"  --{flag}: " in done.stdout
