@@ -28,7 +28,7 @@ from mobile_bench.adb.wire import (
     StoppedError,
     Wire,
     pull,
-    push,
+    send_file,
 )
 from mobile_bench.errors import UsageError, one_line
 
@@ -156,9 +156,12 @@ class AdbDevice:
             DeviceError: "storage" where the device is full, else what went wrong.
             OSError: The local file cannot be read.
         """
-        source = io.BytesIO(data) if isinstance(data, bytes) else open(data, "rb")  # noqa: SIM115
-        with source, self.errors(remote), self._transport(_IDLE_SECS, stop) as wire:
-            push(wire, source, remote, 0o755 if executable else 0o644, _IDLE_SECS)
+        with self.pusher(stop) as pusher:
+            pusher.push(data, remote, executable=executable)
+
+    def pusher(self, stop: threading.Event | None = None) -> Pusher:
+        """Returns what pushes several files over one connection; a context manager."""
+        return Pusher(self, stop)
 
     def pull(self, remote: str, max_bytes: int) -> bytes:
         """Returns the content of a file on the device.
@@ -167,7 +170,7 @@ class AdbDevice:
             DeviceError: It cannot be read, or is larger than allowed.
         """
         content = bytearray()
-        with self.errors(remote), self._transport(_IDLE_SECS) as wire:
+        with self.errors(remote), self.transport(_IDLE_SECS) as wire:
             for piece in pull(wire, remote, _IDLE_SECS):
                 content += piece
                 if len(content) > max_bytes:
@@ -221,9 +224,7 @@ class AdbDevice:
         return self._adb.open(timeout_secs, stop)
 
     @contextlib.contextmanager
-    def _transport(
-        self, timeout_secs: float, stop: threading.Event | None = None
-    ) -> Iterator[Wire]:
+    def transport(self, timeout_secs: float, stop: threading.Event | None = None) -> Iterator[Wire]:
         """Yields a connection whose further requests go to the device."""
         with self._open(timeout_secs, stop) as wire:
             wire.request(f"host:transport:{self.serial}")
@@ -242,7 +243,7 @@ class AdbDevice:
             with self._open(_ANSWER_SECS) as wire:
                 features = wire.answer(f"host-serial:{self.serial}:features")
             self._has_shell_v2 = "shell_v2" in features.split(",")
-        with self._transport(timeout_secs, stop) as wire:
+        with self.transport(timeout_secs, stop) as wire:
             yield wire, (ShellV2 if self._has_shell_v2 else ShellV1)(wire, text)
 
     def _short_command(self, command: Sequence[str] | Script) -> str:
@@ -291,6 +292,44 @@ class AdbDevice:
                 "gone", f"{self.serial}: the connection was lost ({one_line(reason)}); try again"
             )
         return refusal(f"{self.serial}: ", f"device {state}" if state else "not found")
+
+
+class Pusher:
+    """Writes files on a device, over one connection as long as none is refused."""
+
+    def __init__(self, device: AdbDevice, stop: threading.Event | None) -> None:
+        self._device, self._stop = device, stop
+        self._wire: Wire | None = None
+        self._closing = contextlib.ExitStack()
+
+    def __enter__(self) -> Pusher:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._close()
+
+    def push(
+        self, data: bytes | os.PathLike[str], remote: str, *, executable: bool = False
+    ) -> None:
+        """Writes a file; see `AdbDevice.push`."""
+        source = io.BytesIO(data) if isinstance(data, bytes) else open(data, "rb")  # noqa: SIM115
+        with source, self._device.errors(remote):
+            try:
+                mode = 0o755 if executable else 0o644
+                send_file(self._wire or self._connect(), source, remote, mode, _IDLE_SECS)
+            except BaseException:  # whatever the connection is in the middle of
+                self._close()
+                raise
+
+    def _connect(self) -> Wire:
+        transport = self._device.transport(_IDLE_SECS, self._stop)
+        self._wire = self._closing.enter_context(transport)
+        self._wire.request("sync:")
+        return self._wire
+
+    def _close(self) -> None:
+        self._wire = None
+        self._closing.close()
 
 
 class ShellStream:

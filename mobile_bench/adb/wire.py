@@ -266,11 +266,11 @@ class ShellV1:
         return int(self._held.endswith(b"\r"))
 
 
-def push(wire: Wire, file: BinaryIO, remote: str, mode: int, idle_secs: float) -> None:
-    """Sends a file through a connection to a device.
+def send_file(wire: Wire, file: BinaryIO, remote: str, mode: int, idle_secs: float) -> None:
+    """Sends a file through a connection to a device, on which further ones may follow.
 
     Args:
-        wire: With the device as its transport.
+        wire: With the device as its transport, after the request "sync:".
         file: What is sent, to its end.
         remote: Absolute path on the device; missing folders are made.
         mode: Permissions.
@@ -280,10 +280,10 @@ def push(wire: Wire, file: BinaryIO, remote: str, mode: int, idle_secs: float) -
         RefusedError: The device says why it does not take the file.
         LostError, TimeoutError, StoppedError: As `Wire.receive`.
     """
-    wire.request("sync:")
     name = f"{remote},{0o100000 | mode}".encode()
     if len(name) > 1024:
         raise ValueError(f"a path of {len(name)} bytes, at most 1024 can be sent")
+    wire.deadline = time.monotonic() + idle_secs
     try:
         wire.send(b"SEND" + struct.pack("<I", len(name)) + name)
         while piece := file.read(_CHUNK):
@@ -304,7 +304,7 @@ def push(wire: Wire, file: BinaryIO, remote: str, mode: int, idle_secs: float) -
 
 
 def pull(wire: Wire, remote: str, idle_secs: float) -> Iterator[bytes]:
-    """Yields the content of a file on the device. Raises as `push` does."""
+    """Yields the content of a file on the device. Raises as `send_file` does."""
     wire.request("sync:")
     name = remote.encode()
     wire.send(b"RECV" + struct.pack("<I", len(name)) + name)

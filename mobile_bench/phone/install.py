@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from mobile_bench.adb.device import FOLDER, AdbDevice, Script
+from mobile_bench.adb.device import FOLDER, AdbDevice, Pusher, Script
 from mobile_bench.adb.errors import DeviceError
 from mobile_bench.errors import FailureError, one_line
 from mobile_bench.models import ModelFile
@@ -98,11 +98,12 @@ def push_models(
     failures: dict[str, str] = {}
     for _ in range(_ATTEMPTS):
         _drop_intact(device, missing, stop)
-        for remote, file in list(missing.items()):
-            if why := _push_model(device, file, remote, stop):
-                failures[remote] = why
-                del missing[remote]
-            on_push()
+        with device.pusher(stop) as pusher:
+            for remote, file in list(missing.items()):
+                if why := _push_model(pusher, file, remote, device.serial):
+                    failures[remote] = why
+                    del missing[remote]
+                on_push()
     _drop_intact(device, missing, stop)
     failures |= dict.fromkeys(missing, "arrives damaged on the phone; has the file changed?")
     return {file.path: why for file in files if (why := failures.get(remote_model(file)))}
@@ -161,16 +162,14 @@ def _drop_intact(
         del missing[remote]
 
 
-def _push_model(
-    device: AdbDevice, file: ModelFile, remote: str, stop: threading.Event | None
-) -> str:
+def _push_model(pusher: Pusher, file: ModelFile, remote: str, serial: str) -> str:
     """Pushes a model and returns why that failed; "" where it did not."""
     try:
-        device.push(Path(file.path), remote, stop=stop)
+        pusher.push(Path(file.path), remote)
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     except DeviceError as error:
         if error.kind not in ("storage", "refused"):
             raise
-        return str(error).removeprefix(f"{device.serial}: ")
+        return str(error).removeprefix(f"{serial}: ")
     return ""

@@ -90,11 +90,14 @@ def test_a_session_over_two_phones(make_phone, options, tmp_path):
 
 
 def test_few_round_trips_per_model(phone, options, tmp_path):
-    """A batch costs two: the script is pushed and run. What is there is not pushed again."""
+    """A batch costs two: the script is pushed and run. Models that are there are not pushed again,
+    and new ones go over one connection, with a look at what is there before and after."""
     paths = write_models(tmp_path, "abcd")
     files = [ModelFile.read(path) for path in paths]
     (target,) = open_phones([phone.serial], SETTINGS, options, threading.Event())
+    phone.log.clear()
     assert target.prepare(files) == {}
+    assert (phone.round_trips(), len(phone.transfers)) == (1 + 1 + 1, 1 + len(files))
     phone.log.clear()
     phone.transfers.clear()
     results = list(target.measure(files, "session", 0))
