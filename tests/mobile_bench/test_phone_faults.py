@@ -246,8 +246,9 @@ def test_a_phone_lost_while_models_are_pushed_goes_on(phone, options, paths):
     assert (outcome.measured, outcome.lines) == (["a", "b", "c"], [])
 
 
-def test_ctrl_c_ends_the_run_on_the_phone(phone, adb, tool_path, tmp_path):
-    """The rows until then are in the file, and nothing runs on the phone or stays locked."""
+@pytest.fixture
+def hanging(phone, adb, tool_path, tmp_path):
+    """A mobile-bench that has measured one model, while the next one hangs; and its models."""
     paths = write_models(tmp_path, "ab")
     phone.faults.add(fault_of(paths[1], "hang"))
     command = [
@@ -255,22 +256,42 @@ def test_ctrl_c_ends_the_run_on_the_phone(phone, adb, tool_path, tmp_path):
         *(f"--benchmark_binary={tool_path}", f"--output={tmp_path}/rows.jsonl"),
         *("--num_runs=5", "--min_secs=0", "--warmup_min_secs=0", "--rounds=1"),
     ]
-    root = str(Path(phone_module.__file__).parents[1])
+    root = str(Path(phone_module.__file__).parents[2])
     process = subprocess.Popen(
         command, env={**adb.environment, "PYTHONPATH": root}, stderr=subprocess.PIPE, text=True
     )
     try:
         wait_until(lambda: len(model_runs(phone)) == 2, secs=20)
         time.sleep(0.1)  # into the run
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=20)
+        yield process, paths
     finally:
         process.kill()
+        process.communicate()
+
+
+def test_ctrl_c_ends_the_run_on_the_phone(phone, hanging, tmp_path):
+    """The rows until then are in the file, and nothing runs on the phone or stays locked."""
+    process, _ = hanging
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
     assert process.returncode == 130
     assert errors.rstrip().endswith("mobile-bench: interrupted")
     assert "Traceback" not in errors
     assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 1
     wait_until(lambda: not phone.processes())
+    assert not [name for name in remote_files(phone) if name.startswith("lock")]
+
+
+def test_what_a_killed_session_left_is_ended_by_the_next(phone, hanging, options):
+    """Its model would be timed beside the new ones, and its lock keep the phone."""
+    process, paths = hanging
+    process.kill()
+    process.wait()
+    left = model_runs(phone)[1]
+    assert left.is_running()
+    outcome = run_session(paths[:1], phone.serial, options)
+    assert outcome.measured == ["a"]
+    assert not left.is_running()
     assert not [name for name in remote_files(phone) if name.startswith("lock")]
 
 
