@@ -65,6 +65,7 @@ def measure(
     resume_rows: Iterable[Measurement] = (),
     progress: Callable[[int, int, str], None] | None = None,
     on_result: Callable[[Measurement], None] | None = None,
+    notice: Callable[[str], None] | None = None,
 ) -> list[Measurement]:
     """Times each model on each target, interleaved over rounds.
 
@@ -87,6 +88,7 @@ def measure(
         progress: Called as (runs done, runs in all, what comes now) before each run and rest.
         on_result: Called with each measurement as soon as it is there, never by two threads at
             once. What it raises ends the measuring.
+        notice: Called with a line where a phone makes the user wait: it rests, or was lost.
 
     Returns:
         The new measurements, one per model, round and target, in the order of measuring, valid or
@@ -138,6 +140,7 @@ def measure(
         resume_rows=resume_rows,
         progress=progress,
         on_result=on_result,
+        notice=notice,
     )
 
 

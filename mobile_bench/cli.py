@@ -267,6 +267,7 @@ def _measure(
             resume_rows=known,
             progress=on_progress,
             on_result=on_result,
+            notice=lambda text: tqdm.write(f"mobile-bench: {text}", file=sys.stderr),
             stop=stop,
         )
     if values.target == "all":

@@ -20,9 +20,11 @@ from mobile_bench.verdicts import SEVERE
 
 MAX_ROUNDS = 1000
 _ASK_SECS = 5.0  # between two looks at a device that rests
+_MARGIN_CELSIUS = 1.0  # below the bound, so that the first run after a rest does not end above it
 
 Progress = Callable[[int, int, str], None]
 OnResult = Callable[[Measurement], None]
+Notice = Callable[[str], None]
 
 
 def run(
@@ -36,6 +38,7 @@ def run(
     resume_rows: Iterable[Measurement] = (),
     progress: Progress | None = None,
     on_result: OnResult | None = None,
+    notice: Notice | None = None,
     stop: threading.Event | None = None,
 ) -> list[Measurement]:
     """Opens the targets, measures the models on each of them, and closes the targets.
@@ -51,6 +54,7 @@ def run(
         progress: Called as (runs done, runs in all, what comes now) before each run and rest.
         on_result: Called with each measurement as soon as it is there; never by two threads at
             once. What it raises ends the measuring.
+        notice: Called with a line where a target makes the user wait: a rest, a lost phone.
         stop: Set from outside to end the measuring early; what was measured is returned.
 
     Returns:
@@ -74,6 +78,7 @@ def run(
             resume_rows=resume_rows,
             progress=progress,
             on_result=on_result,
+            notice=notice,
             stop=stop,
         )
     finally:
@@ -152,6 +157,7 @@ def measure_on(
     resume_rows: Iterable[Measurement] = (),
     progress: Progress | None = None,
     on_result: OnResult | None = None,
+    notice: Notice | None = None,
     stop: threading.Event,
 ) -> list[Measurement]:
     """Measures on targets that are open, each in a thread of its own where there are several.
@@ -162,7 +168,7 @@ def measure_on(
     files, unreadable = read_files(paths)
     rows, session = list(resume_rows), new_session()
     plans = [plan(files, target, settings, rounds, rows, session) for target in targets]
-    report = _Report(sum(map(len, plans)), progress, on_result)
+    report = _Report(sum(map(len, plans)), progress, on_result, notice)
     report.failures.update(unreadable)
     lanes = [
         _Lane(target, runs, settings, cooldown_secs, stop, report, len(targets) > 1)
@@ -250,11 +256,17 @@ def plan(
 class _Report:
     """What all targets tell, one at a time: progress, measurements, failures."""
 
-    def __init__(self, total: int, progress: Progress | None, on_result: OnResult | None) -> None:
+    def __init__(
+        self,
+        total: int,
+        progress: Progress | None,
+        on_result: OnResult | None,
+        notice: Notice | None,
+    ) -> None:
         self.measurements: list[Measurement] = []
         self.failures: dict[str, str] = {}
         self._done, self._total = 0, total
-        self._progress, self._on_result = progress, on_result
+        self._progress, self._on_result, self._notice = progress, on_result, notice
         self._lock = threading.Lock()
 
     def comes(self, label: str) -> None:
@@ -262,6 +274,12 @@ class _Report:
         with self._lock:
             if self._progress is not None:
                 self._progress(self._done, self._total, label)
+
+    def waits(self, text: str) -> None:
+        """Tells that the user has to wait, and for what."""
+        with self._lock:
+            if self._notice is not None:
+                self._notice(one_line(text))
 
     def measured(self, measurement: Measurement) -> None:
         with self._lock:
@@ -293,6 +311,7 @@ class _Lane:
         self._target, self._left, self._settings = target, list(runs), settings
         self._cooldown_secs, self._stop, self._report = cooldown_secs, stop, report
         self._prefix = f"{target.name}: " if one_of_several else ""
+        target.notice = lambda text: report.waits(f"{target.name}: {text}")
         self._models = len({run.file for run in runs})
         self._state: DeviceState | None = None  # the last that is known
 
@@ -334,7 +353,7 @@ class _Lane:
 
     def _measure(self, batch: Sequence[Run]) -> None:
         # Where resting was of no use, it would be of none after each run either.
-        may_rest = self._cooldown_secs > 0 and not _too_hot(self._state, self._settings)
+        may_rest = self._cooldown_secs > 0 and not _too_hot(self._state, self._settings.max_celsius)
         results = self._target.measure(
             [run.file for run in batch], batch[0].session, batch[0].round_index
         )
@@ -344,7 +363,7 @@ class _Lane:
                     self._left.remove(run)
                     self._state = result.after
                     self._report.measured(result)
-                    if may_rest and _too_hot(self._state, self._settings):
+                    if may_rest and _too_hot(self._state, self._settings.max_celsius):
                         return  # the others of the batch come after a rest
                 elif not self._stop.is_set():
                     self._fail(result.path, result.message)
@@ -365,7 +384,14 @@ class _Lane:
         left = self._cooldown_secs
         if left and self._state is None:
             self._state = self._target.state()
-        while left > 0 and (why := _too_hot(self._state, self._settings)):
+        bound = self._settings.max_celsius
+        if not left or not (why := _too_hot(self._state, bound)):
+            return
+        if bound is not None and (self._state.battery_celsius or 0) > bound:
+            bound -= _MARGIN_CELSIUS
+            why = _too_hot(self._state, bound)
+        self._target.notice(f"{why}, for {left:g} s at most")
+        while left > 0 and (why := _too_hot(self._state, bound)):
             self._report.comes(f"{self._target.name}: {why}")
             pause = min(_ASK_SECS, left)
             if self._stop.wait(pause):
@@ -374,11 +400,11 @@ class _Lane:
             self._state = self._target.state()
 
 
-def _too_hot(state: DeviceState, settings: Settings) -> str | None:
+def _too_hot(state: DeviceState, max_celsius: float | None) -> str | None:
     """Says until when a device has to rest; None where it need not."""
-    celsius, most, thermal = state.battery_celsius, settings.max_celsius, state.thermal_status
-    if celsius is not None and most is not None and celsius > most:
-        return f"{celsius:.1f} C, resting until {most:.1f} C"
+    celsius, thermal = state.battery_celsius, state.thermal_status
+    if celsius is not None and max_celsius is not None and celsius > max_celsius:
+        return f"battery at {celsius:.1f} C, resting until {max_celsius:.1f} C"
     if thermal is not None and thermal >= SEVERE:
         return f"thermal status {thermal}, resting until it is below {SEVERE}"
     return None

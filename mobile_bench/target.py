@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -72,12 +72,14 @@ class Target(Protocol):
         device: What it is.
         tool: What runs the models there.
         batch: Most models that one call of `measure` may take.
+        notice: Called with a line where the target makes the user wait; the session sets it.
     """
 
     name: str
     device: Device
     tool: Tool
     batch: int
+    notice: Callable[[str], None]
 
     def prepare(self, files: Sequence[ModelFile]) -> dict[str, str]:
         """Makes the models ready (a phone is given them) and tells what cannot be measured.

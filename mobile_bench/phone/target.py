@@ -67,6 +67,7 @@ class Phone:
         self._closing = threading.Lock()
         self._locked = False
         self.name, self.batch = device.serial, options.batch
+        self.notice: Callable[[str], None] = lambda text: None
         self.device: Device = describe_phone(device)
         self._cpus = resolve_cpus(settings.cpus, self.device, settings.threads)
         try:
@@ -242,6 +243,7 @@ class Phone:
             raise TargetError(self._text(error)) from error
         if losses > _MOST_LOSSES:
             raise TargetError(f"{self._text(error)}; lost {losses} times in a row") from error
+        self.notice(f"{self._text(error)}; waiting for it, {_BACK_SECS:g} s at most")
         if not self._phone.wait(_BACK_SECS, self._stop):
             self._check_stop()
             raise TargetError(

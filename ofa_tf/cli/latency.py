@@ -151,6 +151,7 @@ def _measure_models(
         benchmark_binary=FLAGS.benchmark_binary,
         adb_path=FLAGS.adb_path,
         on_result=on_result,
+        notice=common.log.info,
     )
 
 

@@ -93,9 +93,13 @@ def test_runs_that_fail_are_told_and_the_others_go_on(phone, options, tmp_path):
 def test_a_lost_phone_that_comes_back_goes_on(kind, phone, options, paths):
     """The run that was on is made again, after what was left of it was ended."""
     phone.faults.add(fault_of(paths[1], kind))
-    outcome = run_session(paths, phone.serial, options)
+    notices = []
+    outcome = run_session(paths, phone.serial, options, notice=notices.append)
     assert (outcome.measured, outcome.lines) == (["a", "b", "c"], [])
     assert len(model_runs(phone)) == 4
+    (notice,) = notices
+    assert notice.startswith(f"{phone.serial}: ")
+    assert "; waiting for it, " in notice
     wait_until(lambda: not phone.processes())
     assert not [name for name in remote_files(phone) if name.startswith(("jobs", "lock"))]
 
@@ -301,13 +305,19 @@ def test_the_command_tells_what_failed(phone, adb, tool_path, tmp_path, monkeypa
         monkeypatch.setenv(name, value)
     paths = write_models(tmp_path, "ab")
     phone.faults.add(fault_of(paths[0], "crash"))
+    phone.battery_celsius, phone.cool_per_read = 38.0, 3.0
     flags = [f"--target={phone.serial}", f"--benchmark_binary={tool_path}", "--rounds=1"]
-    assert main(["mobile-bench", *paths, *flags, "--num_runs=5", "--min_secs=0"]) == 1
+    flags += ["--num_runs=5", "--min_secs=0", "--cooldown_secs=0.1"]
+    assert main(["mobile-bench", *paths, *flags]) == 1
     out, err = capsys.readouterr()
     assert paths[1] in out
     assert paths[0] not in out
     (line,) = [line for line in err.splitlines() if "SIGSEGV" in line]
     assert line.startswith(f"{paths[0]}: benchmark_model was ended by SIGSEGV")
+    rest = (
+        f"mobile-bench: {phone.serial}: battery at 38.0 C, resting until 36.0 C, for 0.1 s at most"
+    )
+    assert rest in err.splitlines()
 
 
 @pytest.mark.slow

@@ -255,18 +255,18 @@ def test_stopping_from_outside_returns_what_there_is(paths):
 
 
 @pytest.mark.parametrize(
-    ("celsius", "cooldown_secs", "waited", "notes"),
+    ("celsius", "cooldown_secs", "waited", "rests"),
     [
         ([37.0], 60.0, [], 0),
         ([None], 60.0, [], 0),
-        # Two looks before it is cool; from then on it stays so.
-        ([39.14, 38.0, 37.0], 60.0, [5.0, 5.0], 2),
-        ([39.14], 12.0, 2 * [5.0, 5.0, 2.0], 6),  # it does not cool: a rest for each of two batches
+        # Two looks before it is cool, with a degree in hand; from then on it stays so.
+        ([39.14, 36.5, 36.0], 60.0, [5.0, 5.0], 1),
+        ([39.14], 12.0, 2 * [5.0, 5.0, 2.0], 2),  # it does not cool: a rest for each of two batches
         ([39.14], 0.0, [], 0),
     ],
 )
-def test_a_hot_device_rests_before_a_batch(paths, celsius, cooldown_secs, waited, notes):
-    stop, labels, target = Clock(), [], MadeUp(batch=2, celsius=celsius)
+def test_a_hot_device_rests_before_a_batch(paths, celsius, cooldown_secs, waited, rests):
+    stop, labels, notices, target = Clock(), [], [], MadeUp(batch=2, celsius=celsius)
     rows, _ = measure(
         [target],
         paths,
@@ -274,12 +274,15 @@ def test_a_hot_device_rests_before_a_batch(paths, celsius, cooldown_secs, waited
         cooldown_secs=cooldown_secs,
         stop=stop,
         progress=lambda *step: labels.append(step[2]),
+        notice=notices.append,
     )
     assert runs(rows) == every_run(paths, 1)  # measured in the end: the verdict tells
     assert stop.waited == waited
     resting = [label for label in labels if label not in paths]
-    assert len(resting) == notes
-    assert resting[:1] == ["host: 39.1 C, resting until 37.0 C"][:notes]
+    assert len(resting) == len(waited)
+    why = "host: battery at 39.1 C, resting until 36.0 C"
+    assert resting[:1] == [why][: len(waited)]
+    assert notices == [f"{why}, for {cooldown_secs:g} s at most"] * rests
 
 
 def test_a_device_that_throttles_rests(paths):
