@@ -285,7 +285,7 @@ def _check_all_there(known: Sequence[Measurement], targets: Sequence[Target], ru
     done: dict[str, set[tuple[str, int]]] = {}
     for row in known:
         done.setdefault(row.device.target, set()).add((row.model, row.round))
-    there = {"host"} | {name for t in targets for name in (t.device.target, t.device.serial)}
+    there = {"host"} | {name for t in targets for name in (t.device.target, t.device.serial)} - {""}
     away = {
         row.device.target for row in known if not {row.device.target, row.device.serial} & there
     }

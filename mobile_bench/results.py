@@ -141,6 +141,11 @@ class Device:
     abis: tuple[str, ...]
     core_max_khz: tuple[int | None, ...]
 
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What tells it from others, however it is connected and whichever cores are on."""
+        return (self.serial or self.target, self.maker, self.model, self.cpu, self.os, self.build)
+
 
 @dataclass(frozen=True)
 class DeviceState:

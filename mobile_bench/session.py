@@ -235,10 +235,10 @@ def plan(
         rows: Earlier measurements, in the order of measuring.
         session: A new session's name, for where there is none.
     """
-    setup = (target.device, target.tool, settings)
+    setup = (target.device.identity, target.tool, settings)
     last: dict[tuple[str, str], tuple[str, set[int]]] = {}
     for row in rows:
-        if (row.device, row.tool, row.settings) != setup:
+        if (row.device.identity, row.tool, row.settings) != setup:
             continue
         session, model = row.session, (row.model, row.sha256)
         if model not in last or last[model][0] != session:

@@ -88,7 +88,7 @@ def summarize(rows: Iterable[Measurement]) -> list[Summary]:
     """
     groups: dict[object, list[Measurement]] = {}
     for row in rows:
-        key = (row.model, row.sha256, row.device, row.tool, row.settings)
+        key = (row.model, row.sha256, row.device.identity, row.tool, row.settings)
         groups.setdefault(key, []).append(row)
     return [_summary(group) for group in groups.values()]
 

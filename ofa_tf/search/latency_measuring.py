@@ -85,13 +85,7 @@ def measure_all(
             measure(paths, _appender(file, index, advance))
             done += len(wanted)
     progress("measure", total, total)
-    setups = [row["setup"] for row in file.rows]
-    for setup in setups:
-        if setup != setups[0]:
-            raise UsageError(
-                f"{file.path} has rows measured with {setups[0]} and with {setup}; remove it."
-            )
-    return {**setups[0], "date": file.rows[-1]["date"]}
+    return {**file.rows[0]["setup"], "date": file.rows[-1]["date"]}
 
 
 def _disturbed(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -139,12 +133,31 @@ def _checked(file: RowFile) -> list[Mapping[str, Any]]:
     """The rows of a file, if each has what is read from it."""
     for number, row in enumerate(file.rows, start=1):
         whole = {"round", "model", "setup", "date", "reasons_invalid"} <= row.keys()
+        whole = whole and isinstance(row["setup"], dict)
+        whole = whole and isinstance(row["setup"].get("device", {}), dict)
         if not whole or not all(_is_time(row.get(key)) for key in ("p5_us", "median_us")):
             raise UsageError(
                 f"{file.path}, line {number}: this is no measurement, or its p5_us or median_us is "
                 f"no positive number; remove the line."
             )
+        _check_setup(file, row["setup"])
     return file.rows
+
+
+def _check_setup(file: RowFile, setup: Mapping[str, Any]) -> None:
+    """Raises UsageError unless the rows of the file were measured with this setup too."""
+    first = file.rows[0]["setup"] if file.rows else setup
+    if _what_counts(setup) != _what_counts(first):
+        raise UsageError(
+            f"{file.path} has rows measured with {first}, this is {setup}; remove the file."
+        )
+
+
+def _what_counts(setup: Mapping[str, Any]) -> dict[str, Any]:
+    """A setup without what may change on a phone: its connection, and which cores are on."""
+    device = setup.get("device", {})
+    kept = {name: device[name] for name in device.keys() - {"target", "core_max_khz"}}
+    return {**setup, "device": kept}
 
 
 def _is_time(value: Any) -> bool:
@@ -165,7 +178,9 @@ def _appender(
 
     def append(measurement: mobile_bench.Measurement) -> None:
         name = pathlib.Path(measurement.model).stem
-        file.append({"round": index, "model": name, **_row(measurement)})
+        row = _row(measurement)
+        _check_setup(file, row["setup"])
+        file.append({"round": index, "model": name, **row})
         advance(next(count))
 
     return append

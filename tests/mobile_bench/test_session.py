@@ -16,6 +16,7 @@ from mobile_bench import session
 from mobile_bench.errors import FailureError, MeasureError, TargetError, UsageError
 from mobile_bench.models import ModelFile
 from mobile_bench.results import Settings
+from mobile_bench.summary import summarize
 from mobile_bench.target import RunFailure, TargetOptions
 
 SETTINGS = Settings()
@@ -373,6 +374,16 @@ def test_resuming_measures_nothing_that_is_there(paths):
     target = MadeUp()
     rows, _ = measure([target], paths)
     assert measure([target], paths, resume_rows=rows) == ([], {})
+
+
+def test_a_phone_is_the_same_by_cable_and_by_wifi(paths):
+    cable, wifi = MadeUp("R58"), MadeUp("192.0.2.4:5555")
+    cable.device = dataclasses.replace(cable.device, serial="R58", core_max_khz=(1, 2))
+    wifi.device = dataclasses.replace(wifi.device, serial="R58", core_max_khz=(1, None))
+    rows, _ = measure([cable], paths, rounds=1)
+    again, _ = measure([wifi], paths, rounds=2, resume_rows=rows)
+    assert runs(again) == [(1, path) for path in paths]
+    assert [len(summary.rounds) for summary in summarize([*rows, *again])] == [2] * len(paths)
 
 
 @pytest.fixture

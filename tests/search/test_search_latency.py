@@ -462,13 +462,24 @@ def test_rows_of_another_table_or_device_are_refused(tmp_path):
                 raise KeyboardInterrupt
             return super()._time(path)
 
+    class Reconnected(FakeDevice):
+        """The same phone, by Wi-Fi and with a core switched off."""
+
+        def _time(self, path):
+            changes = {"target": "phone:5555", "core_max_khz": (None,)}
+            device = dataclasses.replace(measurement("a", 1.0).device, **changes)
+            return dataclasses.replace(super()._time(path), device=device)
+
     path = tmp_path / "table.json"
     with pytest.raises(KeyboardInterrupt):
         build(Interrupted(), path)
     with pytest.raises(UsageError, match=r"this row belongs to .*float32.*, not to .*int8"):
         build(FakeDevice(), path, precision="int8")
+    other = Other()
     with pytest.raises(UsageError, match="another"):
-        build(Other(), path)
+        build(other, path)
+    assert len(other.measured) == 1  # told at once
+    assert build(Reconnected(), path).report["mape"] < 1e-6
 
 
 @pytest.mark.parametrize(
@@ -480,6 +491,8 @@ def test_rows_of_another_table_or_device_are_refused(tmp_path):
         lambda row: row.update(median_us="1"),
         lambda row: row.pop("round"),
         lambda row: row.pop("setup"),
+        lambda row: row.update(setup=[]),
+        lambda row: row.update(setup={"device": "phone"}),
         lambda row: row.pop("reasons_invalid"),
     ],
 )
