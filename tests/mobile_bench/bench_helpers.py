@@ -1,10 +1,15 @@
-"""Records that nothing was run for, quick settings, and a look at processes."""
+"""Records that nothing was run for, quick settings, processes, and what both host targets do."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
+import threading
+import time
 from pathlib import Path
 
+from mobile_bench.errors import TargetError
+from mobile_bench.models import ModelFile
 from mobile_bench.results import (
     Affinity,
     Delegation,
@@ -16,6 +21,7 @@ from mobile_bench.results import (
     Tool,
     Verdict,
 )
+from mobile_bench.target import Target
 
 # Settings that keep a measurement of a tiny model well under a second.
 QUICK = {"num_runs": 20, "min_secs": 0.0, "warmup_min_secs": 0.0, "max_spread": 100.0}
@@ -80,3 +86,24 @@ def is_running(pid: int) -> bool:
     except OSError:
         return False
     return state != "Z"
+
+
+def check_that_closing_ends_a_run_of_another_thread(target: Target, file: ModelFile) -> None:
+    """The run would take minutes; the thread gets a TargetError, and no process is left."""
+    before, errors = children(os.getpid()), []
+
+    def measure() -> None:
+        try:
+            list(target.measure([file], "session", 0))
+        except TargetError as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=measure)
+    thread.start()
+    while children(os.getpid()) == before:
+        time.sleep(0.01)
+    target.close()
+    thread.join(30)
+    assert errors == ["the measuring was ended"]
+    assert children(os.getpid()) == before
+    target.close()  # a second time does no harm

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import threading
-import time
 
 import numpy as np
 import pytest
-from bench_helpers import QUICK, children, is_running
+from bench_helpers import (
+    QUICK,
+    check_that_closing_ends_a_run_of_another_thread,
+    children,
+    is_running,
+)
 
 import mobile_bench
-from mobile_bench.errors import MeasureError, TargetError, UsageError
+from mobile_bench.errors import MeasureError, UsageError
 from mobile_bench.host import info as host_info
 from mobile_bench.host import target as host
 from mobile_bench.host import worker as host_worker
@@ -275,25 +278,8 @@ def test_what_a_callback_raises_ends_the_worker(models):
 
 
 def test_closing_ends_a_run_of_another_thread(models):
-    before, errors = children(os.getpid()), []
     target = host.HostTarget(Settings(num_runs=100_000, max_secs=60.0), TargetOptions())
-    slow = ModelFile.read(str(models["slow"]))
-
-    def run() -> None:
-        try:
-            list(target.measure([slow], "session", 0))
-        except TargetError as error:
-            errors.append(str(error))
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    while children(os.getpid()) == before:
-        time.sleep(0.01)
-    target.close()
-    thread.join(30)
-    assert errors == ["the measuring was ended"]
-    assert children(os.getpid()) == before
-    target.close()  # a second time does no harm
+    check_that_closing_ends_a_run_of_another_thread(target, ModelFile.read(str(models["slow"])))
 
 
 def test_too_few_runs_are_told(models):

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import threading
-import time
 from pathlib import Path
 
 import pytest
-from bench_helpers import children
+from bench_helpers import (
+    check_that_closing_ends_a_run_of_another_thread,
+    children,
+)
 
 import mobile_bench
-from mobile_bench.errors import FailureError, MeasureError, TargetError, UsageError
+from mobile_bench.errors import FailureError, MeasureError, UsageError
 from mobile_bench.host.tool import HostToolTarget
 from mobile_bench.models import ModelFile
 from mobile_bench.results import Settings
@@ -153,24 +154,7 @@ def test_a_bad_run_costs_one_model(program, named):
 
 def test_closing_ends_a_run(program, named):
     target = HostToolTarget(Settings(), TargetOptions(benchmark_binary=str(program)))
-    hanging, before = ModelFile.read(named("hang")), children(os.getpid())
-    errors = []
-
-    def measure() -> None:
-        try:
-            list(target.measure([hanging], "session", 0))
-        except TargetError as error:
-            errors.append(str(error))
-
-    thread = threading.Thread(target=measure)
-    thread.start()
-    while children(os.getpid()) == before:
-        time.sleep(0.01)
-    target.close()
-    thread.join(30)
-    assert errors == ["the measuring was ended"]
-    assert children(os.getpid()) == before
-    target.close()  # a second time does no harm
+    check_that_closing_ends_a_run_of_another_thread(target, ModelFile.read(named("hang")))
 
 
 def test_what_is_no_program_is_refused(program, named):

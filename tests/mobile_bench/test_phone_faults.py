@@ -82,7 +82,6 @@ def test_runs_that_fail_are_told_and_the_others_go_on(phone, options, tmp_path):
     for line, path, (*_, expected) in zip(
         outcome.lines, paths[1:-1], RUN_FAULTS.values(), strict=True
     ):
-        print(line.replace(f"{tmp_path}/", ""))
         assert line.startswith(f"{path}: {expected}")
     assert len(model_runs(phone)) == len(paths)  # none was tried again
     wait_until(lambda: not phone.processes())  # what hung, and what flooded, was ended
@@ -109,7 +108,6 @@ def test_a_model_that_loses_the_phone_again_is_given_up(phone, options, paths):
     phone.faults.add(fault_of(paths[1], "reboot", times=None))
     outcome = run_session(paths, phone.serial, options)
     assert outcome.measured == ["a", "c"]
-    print(outcome.line)
     assert outcome.line.startswith(f"{paths[1]}: the phone was lost in this run, 2 times: ")
     assert len(model_runs(phone)) == 4
 
@@ -119,7 +117,6 @@ def test_a_phone_that_stays_away_leaves_the_others(phone, make_phone, options, p
     other.tool.instant = True
     phone.faults.add(fault_of(paths[1], "unplug", refuse=None))
     outcome = run_session(paths, f"{phone.serial},{other.serial}", options)
-    print(outcome.line)
     assert sorted(row.device.target for row in outcome.rows) == sorted(
         [phone.serial, *[other.serial] * 3]
     )
@@ -134,7 +131,6 @@ def test_a_phone_that_is_lost_too_often_is_given_up(phone, options, tmp_path):
     paths = write_models(tmp_path, "abcdef")
     phone.faults.add(Fault("reboot", match="--graph", skip=1, times=None))
     outcome = run_session(paths, phone.serial, options)
-    print(outcome.lines)
     assert outcome.measured == ["a"]
     assert [line.partition(": ")[0] for line in outcome.lines] == [paths[1], phone.serial]
     assert "lost 4 times in a row (4 of 6 models are left" in outcome.lines[1]
@@ -151,7 +147,6 @@ def test_a_phone_that_stops_answering_is_lost(phone, options, paths, monkeypatch
     phone.faults.add(fault_of(paths[1], "freeze"))
     outcome = run_session(paths, phone.serial, options)
     phone.thaw()
-    print(outcome.line)
     assert outcome.measured == ["a"]
     assert "2 of 3 models are left; resume to go on with them" in outcome.line
 
@@ -161,13 +156,11 @@ def test_an_unauthorized_phone_says_what_to_do(make_phone, adb, options, paths):
     phone.authorized = False
     adb.connect(phone)
     outcome = run_session(paths, phone.serial, options)
-    print(outcome.line)
     assert "unlock the phone and accept its dialog" in outcome.line
 
 
 def test_a_phone_that_is_not_there(options, paths):
     outcome = run_session(paths, "R58M123ABC", options)
-    print(outcome.line)
     assert outcome.line.startswith("R58M123ABC: ")
     assert "mobile-bench devices" in outcome.line
 
@@ -194,7 +187,6 @@ def test_a_full_phone_still_runs_what_is_there(phone, options, tmp_path):
     assert run_session([small], phone.serial, options).measured == ["small"]
     phone.free_bytes = 32 * 1024
     outcome = run_session([big, small], phone.serial, options)
-    print(outcome.line)
     assert outcome.measured == ["small"]
     assert outcome.line.startswith(f"{big}: ")
     assert "No space left on device; free some space on the phone" in outcome.line
@@ -203,7 +195,6 @@ def test_a_full_phone_still_runs_what_is_there(phone, options, tmp_path):
 def test_a_tool_of_another_abi_is_not_pushed(phone, adb, tmp_path, paths):
     tool = make_tool(tmp_path / "tool", abi="x86_64")
     outcome = run_session(paths, phone.serial, make_options(adb, tool))
-    print(outcome.line)
     assert "is built for x86_64, and the device runs arm64-v8a" in outcome.line
     assert phone.transfers == []
 
@@ -213,7 +204,6 @@ def test_a_tool_that_the_phone_cannot_run(phone, options, paths):
     phone.properties["ro.product.cpu.abilist"] = "armeabi-v7a"
     phone.set_answer("getprop", Answer("[ro.product.cpu.abilist]: [arm64-v8a]\n"))
     outcome = run_session(paths, phone.serial, options)
-    print(outcome.line)
     assert "does not run on this phone (exit code 126: " in outcome.line
     assert "not executable: 64-bit ELF file" in outcome.line
 
@@ -222,7 +212,6 @@ def test_two_sessions_on_one_phone(phone, adb, options, paths):
     lock = DeviceLock(Adb(adb.adb, adb.port).phone(phone.serial), 60.0)
     lock.acquire()
     outcome = run_session(paths, phone.serial, options)
-    print(outcome.line)
     assert outcome.rows == []
     assert model_runs(phone) == []
     lock.release()
@@ -238,7 +227,6 @@ def test_a_file_that_arrives_damaged_is_pushed_again(phone, options, paths):
     phone.faults.add(Fault("damage", on="push", match="/models/", times=None))
     Path(paths[0]).write_bytes(b"new content")
     outcome = run_session(paths, phone.serial, options)
-    print(outcome.line)
     assert outcome.measured == ["b", "c"]
     assert outcome.line.startswith(f"{paths[0]}: arrives damaged on the phone")
 
