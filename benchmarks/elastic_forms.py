@@ -2,22 +2,24 @@
 
     python benchmarks/elastic_forms.py --space=ofa_mbv3_cifar --resolution=32 --batch_size=64
 
-The forms take turns, step by step, each in a process of its own. Times are medians relative to
-slice; brackets hold the smallest and the largest of the repeats.
+The forms take turns, step by step, each in a process of its own. Ratios are to slice.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
+from collections.abc import Iterator
 
 import numpy as np
+import records
+from records import Record
 from workers import Setting, Worker
 
 import ofa_tf
 
+_SLICE = "slice"
 _FORMS = {
-    "slice": {"elastic": "slice"},
+    _SLICE: {"elastic": "slice"},
     "mask": {"elastic": "mask"},
     "mask, XLA": {"elastic": "mask", "xla": True},
 }
@@ -25,7 +27,12 @@ _FORMS = {
 
 def main() -> None:
     args = _arguments()
+    records.report(_measure(args), args.records)
+
+
+def _measure(args: argparse.Namespace) -> Iterator[Record]:
     setting = Setting(args.space, args.resolution, args.batch_size, "float32", args.threads)
+    title = f"{args.space}, {args.resolution} px, batch {args.batch_size}, {args.threads} threads"
     workers = {name: Worker("ours", setting._replace(**form)) for name, form in _FORMS.items()}
     space = ofa_tf.get_space(args.space).restrict(resolutions=(args.resolution,))
     archs = {
@@ -33,26 +40,19 @@ def main() -> None:
         "random": space.sample(np.random.default_rng(0)),
         "smallest": space.min(),
     }
-    print(f"{'':<12}{'slice, images/s':>20}" + "".join(f"{name:>24}" for name in list(_FORMS)[1:]))
-    for name, arch in archs.items():
+    for case, arch in archs.items():
         for worker in workers.values():
             worker("train", arch)  # traces and compiles
         turns = [
-            [worker("train", arch) for worker in workers.values()] for _ in range(args.repeats)
+            {name: args.batch_size / worker("train", arch) for name, worker in workers.items()}
+            for _ in range(args.repeats)
         ]
-        speed = args.batch_size / statistics.median(turn[0] for turn in turns)
-        cells = [
-            _relative([turn[0] / turn[column] for turn in turns])
-            for column in range(1, len(workers))
-        ]
-        print(f"{name:<12}{speed:>20.1f}" + "".join(f"{cell:>24}" for cell in cells), flush=True)
+        of_slice, *others = ((name, tuple(turn[name] for turn in turns)) for name in _FORMS)
+        for name, speeds in others:
+            case_name = f"train step, {case}, {name}"
+            yield Record(title, case_name, "images/s", speeds, of_slice[1], against=_SLICE)
     for worker in workers.values():
         worker.close()
-
-
-def _relative(ratios: list[float]) -> str:
-    """Images/s over those of slice."""
-    return f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
 
 
 def _arguments() -> argparse.Namespace:
@@ -62,6 +62,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=7, help="steps of each form on an arch")
     parser.add_argument("--threads", type=int, default=2, help="of each form")
+    records.add_flag(parser)
     return parser.parse_args()
 
 

@@ -1,12 +1,13 @@
 """Measures the exported formats: size, operations, delegate partitions, latency, and the export.
 
-    python benchmarks/export_formats.py --output=DIR
+    python benchmarks/export_formats.py
 
 The largest, the smallest and two random subnets of each family at 224 px, with made-up weights, in
 every format and in both forms, and keras.applications.MobileNetV3Large converted the same way. All
 files are measured in turn on this host, one thread; ratios are to the subnet's float32 file in the
-cpu form. What is converted is kept in DIR, and what is measured in DIR/measurements.jsonl. A second
-table has the seconds to cut each of these subnets out of a supernet and to write its .keras file.
+cpu form, and of MobileNetV3Large's time per million multiply-accumulates. Then the seconds to cut
+each of these subnets out of a supernet and to write its .keras file. With --output=DIR the
+converted files are kept there, and what is measured in DIR/measurements.jsonl.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ import multiprocessing
 import pathlib
 import tempfile
 import time
+from collections.abc import Iterator
 
 import keras
 import numpy as np
+import records
+from records import Record
 from tqdm import tqdm
 
 import mobile_bench
@@ -39,12 +43,21 @@ FILES = (
     ("int8", "cpu"),
     ("int8", "plain"),
 )
+_BASE = ("float32", "cpu")  # that the others are compared with
+_KERAS = "MobileNetV3Large"  # of keras.applications
+_HOW = f"{RESOLUTION} px, {NUM_CLASSES} classes, host, one thread"
 INTERFACE = Interface((MEAN, STD))
 
 
 def main() -> None:
     args = _arguments()
-    args.output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = args.output or pathlib.Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        records.report(_records(args, folder), args.records)
+
+
+def _records(args: argparse.Namespace, folder: pathlib.Path) -> Iterator[Record]:
     subnets = {name: _archs(name, args.random) for name in args.spaces}
     plans = {
         f"{space}.{which}": ofa_tf.get_space(space).blueprint(arch, NUM_CLASSES)
@@ -55,18 +68,25 @@ def main() -> None:
     # A process for each: what TensorFlow holds of a large network after its conversion adds up.
     context = multiprocessing.get_context("spawn")
     with context.Pool(1, maxtasksperchild=1) as pool:
-        tasks = [(args.output, name, plan, args.files) for name, plan in plans.items()]
+        tasks = [(folder, name, plan, args.files) for name, plan in plans.items()]
         list(tqdm(pool.imap(_convert_all, tasks, chunksize=1), "convert", len(tasks)))
         timed = pool.imap(_seconds_to_materialize, subnets.items(), chunksize=1)
         seconds = dict(zip(subnets, tqdm(timed, "materialize", len(subnets)), strict=True))
     if args.keras:
-        macs["MobileNetV3Large"] = _convert_keras(args.output)
-    paths = sorted(args.output.glob("*.tflite"))
-    measured = {pathlib.Path(s.model).stem: s for s in _measure(paths, args)}
-    rows = [_row(path, measured, macs) for path in paths]
-    (args.output / "rows.json").write_text(json.dumps(rows, indent=1))
-    _print(rows)
-    _print_seconds(seconds)
+        macs[_KERAS] = _convert_keras(folder)
+    summaries = _measure(sorted(folder.glob("*.tflite")), args.rounds, folder)
+    yield from _of_files(plans, args.files, summaries)
+    if args.keras:
+        yield from _per_mac(macs, summaries)
+    for space, archs in seconds.items():
+        yield Record(
+            f"{space}, {', '.join(archs)}",
+            "materialize a subnet and write its .keras file",
+            "s",
+            tuple(archs.values()),
+            goal="all <= 3" if space == "ofa_mbv3_w1.0" else "",
+            of="subnets",
+        )
 
 
 def _archs(space_name: str, count: int) -> dict[str, Arch]:
@@ -78,17 +98,16 @@ def _archs(space_name: str, count: int) -> dict[str, Arch]:
     return archs | {f"random{number}": space.sample(rng) for number in range(1, count + 1)}
 
 
-def _seconds_to_materialize(task: tuple[str, dict[str, Arch]]) -> dict[str, tuple[float, float]]:
-    """Seconds to cut each subnet out of a supernet, and to write its .keras file."""
+def _seconds_to_materialize(task: tuple[str, dict[str, Arch]]) -> dict[str, float]:
+    """Seconds to cut each subnet out of a supernet and to write its .keras file."""
     space_name, archs = task
     supernet, seconds = Supernet(ofa_tf.get_space(space_name), NUM_CLASSES), {}
     with tempfile.TemporaryDirectory() as folder:
         for which, arch in archs.items():
             start = time.perf_counter()
             model = supernet.subnet(arch, **INTERFACE.build_options)
-            cut_out = time.perf_counter()
             model.save(pathlib.Path(folder, "model.keras"))
-            seconds[which] = (cut_out - start, time.perf_counter() - cut_out)
+            seconds[which] = time.perf_counter() - start
     return seconds
 
 
@@ -113,7 +132,7 @@ def _convert_keras(folder: pathlib.Path) -> int:
     model = keras.applications.MobileNetV3Large(
         (RESOLUTION, RESOLUTION, 3), weights=None, classifier_activation=None
     )
-    path = _path(folder, "MobileNetV3Large", "float32", "cpu")
+    path = _path(folder, _KERAS, "float32", "cpu")
     if not path.exists():
         path.write_bytes(convert(model, "float32"))
     total = 0
@@ -124,7 +143,10 @@ def _convert_keras(folder: pathlib.Path) -> int:
     return total
 
 
-def _measure(paths: list[pathlib.Path], args: argparse.Namespace) -> list:
+def _measure(
+    paths: list[pathlib.Path], rounds: int, folder: pathlib.Path
+) -> dict[str, mobile_bench.Summary]:
+    """What was measured of each file, by its name without the ending."""
     with tqdm(desc="measure", unit="round") as bar:
 
         def progress(done: int, steps: int, model: str) -> None:
@@ -133,52 +155,70 @@ def _measure(paths: list[pathlib.Path], args: argparse.Namespace) -> list:
 
         measurements = mobile_bench.measure(
             paths,
-            rounds=args.rounds,
+            rounds=rounds,
             num_runs=10,
             min_secs=0.3,
             warmup_min_secs=0.1,
             progress=progress,
         )
-    with open(args.output / "measurements.jsonl", "w") as file:
+    with open(folder / "measurements.jsonl", "w") as file:
         file.writelines(json.dumps(m.to_dict()) + "\n" for m in measurements)
-    return mobile_bench.summarize(measurements)
+    return {pathlib.Path(s.model).stem: s for s in mobile_bench.summarize(measurements)}
 
 
-def _row(path: pathlib.Path, measured: dict, macs: dict[str, int]) -> dict:
-    name, precision, form = path.stem.rsplit("-", 2)
-    summary = measured[path.stem]
-    base = measured[f"{name}-float32-cpu"].median_us
-    ms = summary.median_us / 1e3
-    return {
-        "subnet": name,
-        "precision": precision,
-        "form": form,
-        "kB": path.stat().st_size // 1000,
-        "ops": summary.delegation.ops,
-        "partitions": summary.delegation.partitions,
-        "ops_outside": summary.delegation.ops_outside,
-        "ms": ms,
-        "ratio": ms * 1e3 / base,
-        "us_per_mmac": ms * 1e9 / macs[name],
-    }
+def _of_files(
+    plans: dict[str, Blueprint],
+    files: list[tuple[str, str]],
+    summaries: dict[str, mobile_bench.Summary],
+) -> Iterator[Record]:
+    """Latencies of each file; then sizes and partitions of each format, a value for each subnet."""
 
+    def of(name: str, file: tuple[str, str]) -> mobile_bench.Summary:
+        return summaries[_path(pathlib.Path(), name, *file).stem]
 
-def _print(rows: list[dict]) -> None:
-    print("| subnet | file | form | kB | ops | partitions | ms | / float32 | us per M MACs |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    for row in rows:
-        print(
-            f"| {row['subnet']} | {row['precision']} | {row['form']} | {row['kB']} | {row['ops']} "
-            f"| {row['partitions']} | {row['ms']:.2f} | {row['ratio']:.2f} "
-            f"| {row['us_per_mmac']:.1f} |"
+    for name in plans:
+        times = {file: tuple(us / 1e3 for us in of(name, file).round_us) for file in files}
+        yield from _against_base(name, "ms", times, "rounds")
+    sizes = {file: tuple(of(name, file).size_bytes / 1e3 for name in plans) for file in files}
+    yield from _against_base("all subnets", "kB", sizes, "subnets")
+    for file in files:
+        yield Record(
+            _HOW,
+            f"all subnets, {'-'.join(file)}",
+            "delegate partitions",
+            tuple(float(of(name, file).delegation.partitions) for name in plans),
+            goal="all <= 1" if file == ("int8", "cpu") else "",
+            of="subnets",
         )
 
 
-def _print_seconds(seconds: dict[str, dict[str, tuple[float, float]]]) -> None:
-    print("\n| subnet | s to materialize | s to save | s in all |\n|---|---|---|---|")
-    for space, archs in seconds.items():
-        for which, (cut_out, saved) in archs.items():
-            print(f"| {space}.{which} | {cut_out:.2f} | {saved:.2f} | {cut_out + saved:.2f} |")
+def _against_base(
+    case: str, unit: str, values: dict[tuple[str, str], tuple[float, ...]], of: str
+) -> Iterator[Record]:
+    """The values of each file against those of the base, which itself is against nothing."""
+    for file, ours in values.items():
+        other = {} if file == _BASE else {"reference": values[_BASE], "against": "-".join(_BASE)}
+        yield Record(_HOW, f"{case}, {'-'.join(file)}", unit, ours, **other, of=of)
+
+
+def _per_mac(macs: dict[str, int], summaries: dict[str, mobile_bench.Summary]) -> Iterator[Record]:
+    """Time per million multiply-accumulates of each float32 file in the cpu form."""
+
+    def per_mac(name: str) -> tuple[float, ...]:
+        times = summaries[_path(pathlib.Path(), name, *_BASE).stem].round_us
+        return tuple(us * 1e6 / macs[name] for us in times)
+
+    for name in macs:
+        if name != _KERAS:
+            yield Record(
+                f"time per multiply-accumulate, {'-'.join(_BASE)}",
+                name,
+                "us per million",
+                per_mac(name),
+                per_mac(_KERAS),
+                against=_KERAS,
+                of="rounds",
+            )
 
 
 def _path(folder: pathlib.Path, name: str, precision: str, form: str) -> pathlib.Path:
@@ -187,7 +227,7 @@ def _path(folder: pathlib.Path, name: str, precision: str, form: str) -> pathlib
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--output", type=pathlib.Path, required=True)
+    parser.add_argument("--output", type=pathlib.Path, help="folder that keeps the files")
     parser.add_argument(
         "--spaces",
         type=lambda text: text.split(","),
@@ -202,7 +242,13 @@ def _arguments() -> argparse.Namespace:
         help="such as float32-cpu,int8-cpu",
     )
     parser.add_argument("--keras", action=argparse.BooleanOptionalAction, default=True)
-    return parser.parse_args()
+    records.add_flag(parser)
+    args = parser.parse_args()
+    if _BASE not in args.files:
+        parser.error(
+            f"--files: {'-'.join(_BASE)} must be among them, which the others are compared with"
+        )
+    return args
 
 
 if __name__ == "__main__":

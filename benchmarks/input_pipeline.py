@@ -2,7 +2,7 @@
 
 Two cases: JPEG photographs read, decoded and cropped to 224 px, and small images decoded once and
 kept in memory, at 32 px. Everything that is compared is measured in turn, in one run, several
-times; what is printed is the median and the range, and the ratios of values from one turn.
+times; a ratio is of values from one turn.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,14 +17,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import records
 import tensorflow as tf
+from records import Record
 
 from ofa_tf import Supernet, get_space
 from ofa_tf.data import ImageData, load_dataset
 
 _PHOTO_HEIGHT, _PHOTO_WIDTH = 375, 500  # the usual ones of ImageNet
-_NUM_PHOTOS = {"train": 300, "test": 20}
+_NUM_TEST_PHOTOS = 20  # which the folder must have, and nothing here reads
 _UNTIMED_BATCHES = 6  # more than are ready when the clock starts
+_SMALL_BATCHES = 6  # of small images for each of photographs: they take less time
 _PIPELINES = {"pipeline, one thread": 1, "pipeline, all threads": None}
 
 
@@ -40,17 +42,32 @@ class Case(NamedTuple):
 
 def main() -> None:
     args = _parse_args()
+    records.report(_records(args), args.records)
+
+
+def _records(args: argparse.Namespace) -> Iterator[Record]:
     with tempfile.TemporaryDirectory() as folder:
-        cases = [
-            Case("photographs", _photographs(args, folder), "ofa_mbv3_w1.0", 224, 32, 10),
-            Case("small images", _small_images(args, folder), "ofa_mbv3_cifar", 32, 128, 60),
-        ]
-        for case in cases:
-            print(
-                f"\n{case.name} at {case.resolution} px, batch size {case.batch_size}, "
-                f"{case.space}, {os.cpu_count()} CPUs; median ({args.repeats} turns: range)"
-            )
-            _report(_measure(case, args.repeats, args.train_step))
+        photos, small = _photographs(args, folder), _small_images(args, folder)
+        many = args.batches * _SMALL_BATCHES
+        for case in (
+            Case("photographs", photos, args.photo_space, 224, 32, args.batches),
+            Case("small images", small, args.small_space, 32, 128, many),
+        ):
+            yield from _compared(case, _measure(case, args.repeats, args.train_step))
+
+
+def _compared(case: Case, rates: dict[str, tuple[float, ...]]) -> Iterator[Record]:
+    """Each pipeline against each train step, or alone where no step was measured."""
+    title = (
+        f"{case.name} at {case.resolution} px, batch {case.batch_size}, {case.space}, "
+        f"{os.cpu_count()} CPUs"
+    )
+    steps = [name for name in rates if name not in _PIPELINES]
+    for pipeline in _PIPELINES:
+        if not steps:
+            yield Record(title, pipeline, "images/s", rates[pipeline])
+        for step in steps:
+            yield Record(title, pipeline, "images/s", rates[pipeline], rates[step], against=step)
 
 
 def _parse_args() -> argparse.Namespace:
@@ -61,14 +78,19 @@ def _parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--small_data_dir", help="folder of small images, as CIFAR-10; default: ofa_doodles"
     )
+    parser.add_argument("--photos", type=int, default=300, help="that are drawn")
     parser.add_argument("--train_step", action="store_true", help="measure train steps beside it")
+    parser.add_argument("--photo_space", default="ofa_mbv3_w1.0", help="of the step at 224 px")
+    parser.add_argument("--small_space", default="ofa_mbv3_cifar", help="of the step at 32 px")
+    parser.add_argument("--batches", type=int, default=10, help="of photographs in a turn")
     parser.add_argument("--repeats", type=int, default=5, help="turns (default: 5)")
+    records.add_flag(parser)
     return parser.parse_args()
 
 
 def _photographs(args: argparse.Namespace, folder: str) -> ImageData:
     if not args.data_dir:
-        _draw_photographs(Path(folder))
+        _draw_photographs(Path(folder), args.photos)
     # The drawn ones would fit into memory; real ones do not.
     return load_dataset(data_dir=args.data_dir or folder, cache_bytes=0)
 
@@ -79,35 +101,37 @@ def _small_images(args: argparse.Namespace, folder: str) -> ImageData:
     return load_dataset("ofa_doodles", cache_dir=folder)
 
 
-def _draw_photographs(folder: Path) -> None:
+def _draw_photographs(folder: Path, number: int) -> None:
     """JPEGs of about 50 kB: noise of several scales, the coarse ones strongest, as in nature."""
     rng = np.random.default_rng(0)
     size = [_PHOTO_HEIGHT, _PHOTO_WIDTH]
-    for split, count in _NUM_PHOTOS.items():
-        for number in range(count):
+    for split, count in (("train", number), ("test", _NUM_TEST_PHOTOS)):
+        for index in range(count):
             pixels = tf.fill([*size, 3], 128.0)
             for cells, strength in ((4, 60.0), (16, 30.0), (64, 15.0), (250, 7.0)):
                 noise = rng.normal(0.0, strength, (cells, cells, 3))
                 pixels += tf.image.resize(noise, size, "bicubic")
             encoded = tf.io.encode_jpeg(tf.saturate_cast(pixels, tf.uint8), quality=90)
-            path = folder / split / f"class{number % 2}" / f"{number}.jpg"
+            path = folder / split / f"class{index % 2}" / f"{index}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(encoded.numpy())
 
 
-def _measure(case: Case, repeats: int, train_step: bool) -> dict[str, list[float]]:
-    """Images/s of each subject, a list over the turns."""
+def _measure(case: Case, repeats: int, train_step: bool) -> dict[str, tuple[float, ...]]:
+    """Images/s of each subject in each turn."""
     subjects = {name: _pipeline(case, threads) for name, threads in _PIPELINES.items()}
     if train_step:
         subjects |= _train_steps(case)
     return _in_turn(subjects, repeats)
 
 
-def _in_turn(subjects: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+def _in_turn(
+    subjects: dict[str, Callable[[], float]], repeats: int
+) -> dict[str, tuple[float, ...]]:
     for measure in subjects.values():
         measure()  # traces, caches and thread pools come to be
     turns = [{name: measure() for name, measure in subjects.items()} for _ in range(repeats)]
-    return {name: [turn[name] for turn in turns] for name in subjects}
+    return {name: tuple(turn[name] for turn in turns) for name in subjects}
 
 
 def _pipeline(case: Case, threads: int | None) -> Callable[[], float]:
@@ -160,23 +184,6 @@ def _train_steps(case: Case) -> dict[str, Callable[[], float]]:
         "train step, largest": lambda: images_per_second(space.max()),
         "train step, random": lambda: images_per_second(space.sample(rng)),
     }
-
-
-def _report(rates: dict[str, list[float]]) -> None:
-    for name, values in rates.items():
-        print(f"  {name:46s} {_summary(values)} images/s")
-    steps = [name for name in rates if name not in _PIPELINES]
-    for pipeline, step in itertools.product(_PIPELINES, steps):
-        ratios = [a / b for a, b in zip(rates[pipeline], rates[step], strict=True)]
-        print(f"  {f'{pipeline} / {step}':46s} {_summary(ratios)}")
-
-
-def _summary(values: list[float]) -> str:
-    median, least, most = (
-        f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
-        for value in (statistics.median(values), min(values), max(values))
-    )
-    return f"{median:>7} ({least} to {most})"
 
 
 if __name__ == "__main__":

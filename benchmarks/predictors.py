@@ -3,53 +3,63 @@
     python benchmarks/predictors.py --published=DIR
 
 DIR has acc_predictor.pth and the folder note10. Needs `pip install ofa torch`. Both take turns,
-round by round, in one process. Speeds are medians; brackets hold the smallest and the largest
-ratio of the rounds.
+round by round, in one process. Ours is timed on encoded archs and on Arch objects.
 """
 
 from __future__ import annotations
 
 import argparse
 import pathlib
-import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
+import records
 from published_reference import accuracy_predictor, latency_estimators
+from records import Record
 
 from ofa_tf.search import AccuracyPredictor, LatencyTable
 
-_Run = Callable[[], None]
+_Run = Callable[[], object]
 
 
 def main() -> None:
     args = _arguments()
+    records.report(_measure(args), args.records)
+
+
+def _measure(args: argparse.Namespace) -> Iterator[Record]:
     accuracy = AccuracyPredictor.load(args.published / "acc_predictor.pth")
     table = LatencyTable.load(args.published / "note10", accuracy.space)
     codes = accuracy.space.sample_codes(args.archs, np.random.default_rng(0))
     archs = accuracy.space.decode(codes)
     choices = [arch.to_dict() | {"r": [arch.resolution]} for arch in archs]
-    columns = f"{'codes':>14}{'ratio':>22}{'Arch objects':>16}{'ratio':>20}"
-    print(f"{'archs/s':<10}{'reference':>14}{columns}")
     for name, ours, theirs in (
         ("accuracy", accuracy, _reference_accuracy(args.published)),
         ("latency", table, _reference_latency(args.published, accuracy.space.resolutions)),
     ):
-        runs: list[_Run] = [
-            lambda theirs=theirs: [theirs(choice) for choice in choices],
-            lambda ours=ours: ours(codes),
-            lambda ours=ours: ours(ours.space.encode(archs)),
+        runs: dict[str, _Run] = {
+            "codes": lambda ours=ours: ours(codes),
+            "Arch objects": lambda ours=ours: ours(ours.space.encode(archs)),
+            "reference": lambda theirs=theirs: [theirs(choice) for choice in choices],
+        }
+        for run in runs.values():
+            run()  # warm-up
+        turns = [
+            {form: args.archs / _seconds(run) for form, run in runs.items()}
+            for _ in range(args.repeats)
         ]
-        for run in runs:
-            run()
-        rounds = [[args.archs / _seconds(run) for run in runs] for _ in range(args.repeats)]
-        speeds = [statistics.median(column) for column in zip(*rounds, strict=True)]
-        print(
-            f"{name:<10}{speeds[0]:>14.0f}{speeds[1]:>14.0f}{_ratios(rounds, 1):>22}"
-            f"{speeds[2]:>16.0f}{_ratios(rounds, 2):>20}",
-            flush=True,
-        )
+        speeds = {form: tuple(turn[form] for turn in turns) for form in runs}
+        for form, asked in (("codes", ">= 100"), ("Arch objects", "")):
+            yield Record(
+                f"published predictor and Note10 tables, {args.archs} archs",
+                f"{name} of {form}",
+                "archs/s",
+                speeds[form],
+                speeds["reference"],
+                against="PyTorch reference",
+                goal=asked,
+            )
 
 
 def _reference_accuracy(folder: pathlib.Path) -> Callable[[dict], float]:
@@ -70,17 +80,12 @@ def _seconds(run: _Run) -> float:
     return time.perf_counter() - start
 
 
-def _ratios(rounds: list[list[float]], column: int) -> str:
-    """Our speed over the reference's."""
-    ratios = [speeds[column] / speeds[0] for speeds in rounds]
-    return f"{statistics.median(ratios):.1f} [{min(ratios):.1f}, {max(ratios):.1f}]"
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--published", type=pathlib.Path, required=True)
     parser.add_argument("--archs", type=int, default=4000)
     parser.add_argument("--repeats", type=int, default=7, help="rounds")
+    records.add_flag(parser)
     return parser.parse_args()
 
 

@@ -4,9 +4,8 @@
 
 DIR has acc_predictor.pth and the folder note10. Needs `pip install ofa torch`. Budgets are in ms of
 the Note10 tables. For each budget the reference and ours take turns, seed by seed, in one process;
-accuracies are means over the seeds, seconds are medians, and the ratio is the reference's time
-over ours at normal effort. Then all of --many budgets are solved in one call, in a fresh process
-whose time counts from its start, imports and loading included.
+a ratio is of one seed. Then all of --many budgets are solved in one call, in a fresh process whose
+time counts from its start, imports and loading included.
 """
 
 from __future__ import annotations
@@ -20,32 +19,33 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr
 
 import numpy as np
+import records
+from records import Record
 
 from ofa_tf.search import AccuracyPredictor, LatencyTable, evolve, evolve_many
 
+_REFERENCE = "PyTorch reference"
 _MANY = "many"  # the first argument of the fresh process
 
 
 def main() -> None:
     args = _arguments()
+    records.report(_measure(args), args.records)
+
+
+def _measure(args: argparse.Namespace) -> Iterator[Record]:
     accuracy, table = _predictors(args.published)
-    print(f"archs/s, latency and accuracy: {_throughput(accuracy, table):.0f}", flush=True)
-    _compare(args, accuracy, table)
+    title = "published predictor and Note10 tables"
+    speeds = _throughput(accuracy, table)
+    yield Record(title, "latency and accuracy together", "archs/s", speeds)
+    yield from _compare(args, accuracy, table, title)
     if args.many:
-        for _ in range(args.repeats):
-            start = time.perf_counter()
-            ended = subprocess.run(
-                [sys.executable, __file__, _MANY, str(args.published), str(args.many)],
-                capture_output=True,
-                text=True,
-                check=True,
-            )
-            seconds = time.perf_counter() - start
-            print(f"{args.many} budgets in {seconds:.1f} s; {ended.stdout.strip()}", flush=True)
+        seconds = tuple(_seconds_of_many(args.published, args.many) for _ in range(args.repeats))
+        yield Record(title, f"{args.many} budgets in a fresh process", "s", seconds, goal="<= 20")
 
 
 def _predictors(folder: pathlib.Path) -> tuple[AccuracyPredictor, LatencyTable]:
@@ -53,45 +53,72 @@ def _predictors(folder: pathlib.Path) -> tuple[AccuracyPredictor, LatencyTable]:
     return accuracy, LatencyTable.load(folder / "note10", accuracy.space)
 
 
-def _throughput(accuracy: AccuracyPredictor, table: LatencyTable, rounds: int = 7) -> float:
+def _throughput(
+    accuracy: AccuracyPredictor, table: LatencyTable, rounds: int = 7
+) -> tuple[float, ...]:
     codes = accuracy.space.sample_codes(8192, np.random.default_rng(0))
-    seconds = []
+    speeds = []
     for _ in range(1 + rounds):
         start = time.perf_counter()
         accuracy(codes), table(codes)
-        seconds.append(time.perf_counter() - start)
-    return len(codes) / statistics.median(seconds[1:])
+        speeds.append(len(codes) / (time.perf_counter() - start))
+    return tuple(speeds[1:])
 
 
-def _compare(args: argparse.Namespace, accuracy: AccuracyPredictor, table: LatencyTable) -> None:
-    """One line for each budget."""
+def _compare(
+    args: argparse.Namespace, accuracy: AccuracyPredictor, table: LatencyTable, title: str
+) -> Iterator[Record]:
+    """For each budget the accuracies and the speeds; then the accuracies of all budgets."""
     referenced = args.reference_budgets
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     reference = _reference(args.published, accuracy.space.resolutions) if referenced else None
-    names = ("reference", "ours", "ours, high")
-    head = "".join(f"{name:>12}" for name in names) + "".join(
-        f"{name + ', s':>15}" for name in names
-    )
-    print(f"{'budget, ms':<10}{head}{'ratio':>8}", flush=True)
+    means: dict[str, list[float]] = {"normal": [], "high": [], _REFERENCE: []}
     for budget in args.budgets:
-        runs: list[Callable[[int], float] | None] = [
-            reference and functools.partial(reference, budget) if budget in referenced else None,
-            *(
-                functools.partial(_ours, accuracy, table, budget, effort)
-                for effort in ("normal", "high")
-            ),
-        ]
-        rows = [[_timed(run, seed) for run in runs] for seed in seeds]
-        columns = list(zip(*rows, strict=True))
-        found = [statistics.mean(found for found, _ in column) for column in columns]
-        seconds = [statistics.median(seconds for _, seconds in column) for column in columns]
-        print(
-            f"{budget:<10g}"
-            + "".join(f"{value:>12.5f}" for value in found)
-            + "".join(f"{value:>15.2f}" for value in seconds)
-            + f"{seconds[0] / seconds[1]:>8.1f}",
-            flush=True,
-        )
+        runs: dict[str, Callable[[int], float]] = {
+            effort: functools.partial(_ours, accuracy, table, budget, effort)
+            for effort in ("normal", "high")
+        }
+        if budget in referenced:
+            runs = {_REFERENCE: functools.partial(reference, budget), **runs}
+        turns = [{name: _timed(run, seed) for name, run in runs.items()} for seed in seeds]
+        found = {name: tuple(100 * turn[name][0] for turn in turns) for name in runs}
+        speeds = {name: tuple(60 / turn[name][1] for turn in turns) for name in runs}
+        for effort, goal in (("normal", ">= 20"), ("high", "")):
+            for unit, values, asked in (
+                ("% predicted", found, ""),
+                ("searches/min", speeds, goal if budget in referenced else ""),
+            ):
+                case = f"{budget:g} ms, effort={effort}"
+                yield _record(title, case, unit, values, effort, asked)
+        if budget in referenced:
+            for name, values in found.items():
+                means[name].append(statistics.mean(values))
+    if means[_REFERENCE]:
+        for effort in ("normal", "high"):
+            yield _record(
+                title,
+                f"means of the seeds, effort={effort}",
+                "% predicted",
+                {name: tuple(values) for name, values in means.items()},
+                effort,
+                goal="all >= 1",
+                of="budgets",
+            )
+
+
+def _record(
+    title: str,
+    case: str,
+    unit: str,
+    values: dict[str, tuple[float, ...]],
+    effort: str,
+    goal: str,
+    of: str = "seeds",
+) -> Record:
+    """Ours of an effort, against the reference where that has values too."""
+    reference = values.get(_REFERENCE, ())
+    against = _REFERENCE if reference else ""
+    return Record(title, case, unit, values[effort], reference, against, goal, of)
 
 
 def _ours(
@@ -101,10 +128,8 @@ def _ours(
     return evolve(accuracy.space, accuracy, constraints, seed=seed, effort=effort).accuracy
 
 
-def _timed(run: Callable[[int], float] | None, seed: int) -> tuple[float, float]:
-    """What a run found with a seed, and its seconds; NaN without a run."""
-    if run is None:
-        return float("nan"), float("nan")
+def _timed(run: Callable[[int], float], seed: int) -> tuple[float, float]:
+    """What a run found with a seed, and its seconds."""
     start = time.perf_counter()
     found = run(seed)
     return found, time.perf_counter() - start
@@ -135,17 +160,23 @@ def _reference(folder: pathlib.Path, resolutions: Sequence[int]) -> Callable[[fl
     return run
 
 
+def _seconds_of_many(folder: pathlib.Path, count: int) -> float:
+    """All budgets in one call of a fresh process."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, __file__, _MANY, str(folder), str(count)], check=True)
+    return time.perf_counter() - start
+
+
 def _many(published: str, count: str) -> None:
-    """All budgets in one call, as a user's fresh process does it."""
+    """What the fresh process does, as a user's would."""
     accuracy, table = _predictors(pathlib.Path(published))
     budgets = np.linspace(18, 58, int(count))
-    results = evolve_many(
+    evolve_many(
         accuracy.space,
         accuracy,
         {"latency_ms": table},
         [{"latency_ms": budget} for budget in budgets],
     )
-    print(f"mean accuracy {statistics.mean(result.accuracy for result in results):.5f}")
 
 
 def _arguments() -> argparse.Namespace:
@@ -160,6 +191,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--first_seed", type=int, default=0, help="the others follow it")
     parser.add_argument("--many", type=int, default=40, help="budgets in one call; 0 for none")
     parser.add_argument("--repeats", type=int, default=3, help="of that call")
+    records.add_flag(parser)
     args = parser.parse_args()
     if args.reference_budgets is None:
         args.reference_budgets = args.budgets

@@ -1,33 +1,46 @@
 """Measures the train step, alone or side by side with the PyTorch reference.
 
-    python benchmarks/train_step.py --reference --output=train_step.csv
+    python benchmarks/train_step.py --reference --records=train_step.csv
 
 Both sides take turns, step by step, each in a process of its own; a ratio compares steps that
-follow each other. Rows are medians; brackets hold the smallest and the largest of the repeats.
+follow each other. A repeat's speed is the mean over the archs of a case.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+import records
+from records import Record
 from workers import Setting, Worker
 
 import ofa_tf
+from ofa_tf.spaces import Arch
 
 _SUBNETS_PER_STEP = 4
-_OVERHEAD_ARCHS = 10
-_EVALUATED_ARCHS = 3
 _EVALUATION = (4, 4)  # calibration and evaluation batches per subnet
-
-Row = tuple[str, str, str, str]
+_REFERENCE = "PyTorch reference"
+# What was asked for the published space in float32.
+_GOALS = {
+    "largest": ">= 2",
+    "random": ">= 2",
+    "smallest": ">= 1.3",
+    "standalone": "<= 1.05",
+    "evaluation": ">= 1.5",
+    "memory": "<= 1",
+    "first": "<= 15",
+}
 
 
 def main() -> None:
     args = _arguments()
+    records.report(_measure(args), args.records)
+
+
+def _measure(args: argparse.Namespace) -> Iterator[Record]:
     setting = Setting(args.space, args.resolution, args.batch_size, args.dtype, args.threads)
     ours = Worker("ours", setting)
     references = []
@@ -37,34 +50,40 @@ def main() -> None:
     space = ofa_tf.get_space(args.space).restrict(resolutions=(args.resolution,))
     rng = np.random.default_rng(0)
     archs = [space.sample(rng) for _ in range(args.archs)]
-    rows: list[Row] = []
+    sides = [ours]
+    if references:
+        sides.append(_faster(references, space.max()))
+    goals = _GOALS if (args.space, args.dtype) == ("ofa_mbv3_w1.0", "float32") else {}
 
-    def add(*row: str) -> None:
-        rows.append(row)
-        print(f"{row[0]:<34}{row[1]:>24}{row[2]:>24}{row[3]:>20}", flush=True)
+    def record(case: str, unit: str, goal: str, *values: Sequence[float], **fields) -> Record:
+        if len(values) > 1:
+            fields = {"against": _REFERENCE} | fields
+        title = f"{args.space}, {args.resolution} px, batch {args.batch_size}, {args.dtype}"
+        title += f", {args.threads} threads a side"
+        return Record(title, case, unit, *map(tuple, values), goal=goals.get(goal, ""), **fields)
 
-    add("", "ours", "reference", "ratio")
-    reference = _faster(references, space.max())
-    for name, of_name in (
-        ("largest", [space.max()]),
-        ("smallest", [space.min()]),
-        (f"{args.archs} random", archs),
+    def train(worker: Worker, arch: Arch) -> float:
+        """Images per second of a step."""
+        return args.batch_size / worker("train", arch)
+
+    for goal, case, of_case in (
+        ("largest", "train step, largest", [space.max()]),
+        ("smallest", "train step, smallest", [space.min()]),
+        ("random", f"train step, {args.archs} random archs", archs),
     ):
-        add(f"{name}, images/s", *_compare(ours, reference, of_name, args, _train))
-    peaks = [worker("peak_memory") for worker in (ours, reference) if worker]
-    ratio = f"{peaks[0] / peaks[1]:.2f}" if reference else ""
-    add("peak memory, MB", *(f"{peak:.0f}" for peak in peaks), *[""] * (2 - len(peaks)), ratio)
-    overheads = [_overhead(ours, arch, args.repeats) for arch in archs[:_OVERHEAD_ARCHS]]
-    mean = statistics.mean(overheads)
-    add("over the standalone subnet's time", f"{mean:.3f} {_range(overheads, 2)}", "", "")
-    evaluated = archs[:_EVALUATED_ARCHS]
-    add("recalibrated subnets/min", *_compare(ours, reference, evaluated, args, _evaluate))
+        yield record(case, "images/s", goal, *_compare(sides, of_case, args.repeats, train))
+    yield record("peak memory", "MB", "memory", *([worker("peak_memory")] for worker in sides))
+    if args.standalone:
+        pairs = [_beside_standalone(ours, arch, args.repeats) for arch in archs[: args.standalone]]
+        values = zip(*pairs, strict=True)
+        fields = {"against": "cut-out Keras model", "of": "archs"}
+        yield record("train step, random arch", "s", "standalone", *values, **fields)
+    if args.evaluated:
+        evaluated = _compare(sides, archs[: args.evaluated], args.repeats, _evaluate)
+        yield record("recalibrated and evaluated", "subnets/min", "evaluation", *evaluated)
     first = ours("first_step", archs[:_SUBNETS_PER_STEP])
-    add(f"first step of {_SUBNETS_PER_STEP} subnets, s", f"{first:.1f}", "", "")
-    add("traces of the step", str(ours("traces")), "", "")
-    if args.output:
-        with open(args.output, "w", newline="") as file:
-            csv.writer(file).writerows([("measured", *rows[0][1:]), *rows[1:]])
+    yield record(f"first step, {len(archs[:_SUBNETS_PER_STEP])} subnets", "s", "first", [first])
+    yield record("traces of the step", "", "", [ours("traces")])
     for worker in (ours, *references):
         worker.close()
 
@@ -77,63 +96,48 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--archs", type=int, default=20, help="random subnets")
+    parser.add_argument("--standalone", type=int, default=10, help="of these, also cut out")
+    parser.add_argument("--evaluated", type=int, default=3, help="of these, also recalibrated")
     parser.add_argument("--repeats", type=int, default=5, help="steps of each side on an arch")
     parser.add_argument("--threads", type=int, default=2, help="of each side")
-    parser.add_argument("--output", help="a CSV file for the rows")
+    records.add_flag(parser)
     return parser.parse_args()
 
 
-def _faster(references: Sequence[Worker], arch) -> Worker | None:
+def _faster(references: Sequence[Worker], arch: Arch) -> Worker:
     """The reference in its faster memory format."""
-    return min(
-        references,
-        key=lambda worker: min(worker("train", arch) for _ in range(4)),
-        default=None,
-    )
+    return min(references, key=lambda worker: min(worker("train", arch) for _ in range(4)))
 
 
-def _train(worker: Worker, arch, args) -> float:
-    """Images per second of a step."""
-    return args.batch_size / worker("train", arch)
-
-
-def _evaluate(worker: Worker, arch, args) -> float:
+def _evaluate(worker: Worker, arch: Arch) -> float:
     """Subnets per minute."""
     return 60 / worker("evaluate", arch, *_EVALUATION)
 
 
 def _compare(
-    ours: Worker, reference: Worker | None, archs, args, speed: Callable[..., float]
-) -> tuple[str, str, str]:
-    """Means over the archs of the medians over the repeats, and of the ratios."""
-    sides = [worker for worker in (ours, reference) if worker]
-    speeds = []  # of each repeat: of each side: mean over the archs
+    sides: Sequence[Worker],
+    archs: Sequence[Arch],
+    repeats: int,
+    speed: Callable[[Worker, Arch], float],
+) -> list[tuple[float, ...]]:
+    """Of each side, the mean speed over the archs in each repeat."""
+    speeds = []  # of each repeat: of each side
     for arch in archs:
         for worker in sides:
-            speed(worker, arch, args)  # warm-up: kernels are made for new shapes
-    for _ in range(args.repeats):
-        each = [[speed(worker, arch, args) for worker in sides] for arch in archs]
+            speed(worker, arch)  # warm-up: kernels are made for new shapes
+    for _ in range(repeats):
+        each = [[speed(worker, arch) for worker in sides] for arch in archs]
         # A harmonic mean, since it is times that add up.
         speeds.append([statistics.harmonic_mean(of_side) for of_side in zip(*each, strict=True)])
-    cells = [
-        f"{statistics.median(of_side):.1f} {_range(of_side, 1)}"
-        for of_side in zip(*speeds, strict=True)
-    ]
-    if len(sides) == 1:
-        return cells[0], "", ""
-    ratios = [mine / other for mine, other in speeds]
-    return *cells, f"{statistics.median(ratios):.2f} {_range(ratios, 2)}"
+    return list(zip(*speeds, strict=True))
 
 
-def _overhead(ours: Worker, arch, repeats: int) -> float:
-    """The supernet's step over the step of the subnet by itself, median of the repeats."""
+def _beside_standalone(ours: Worker, arch: Arch, repeats: int) -> tuple[float, float]:
+    """Median seconds of the supernet's step and of the step of the subnet by itself."""
     ours("prepare_standalone", arch)
-    ratios = [ours("train", arch) / ours("train_standalone", arch) for _ in range(repeats)]
-    return statistics.median(ratios)
-
-
-def _range(values: Sequence[float], digits: int) -> str:
-    return f"[{min(values):.{digits}f}, {max(values):.{digits}f}]"
+    turns = [(ours("train", arch), ours("train_standalone", arch)) for _ in range(repeats)]
+    elastic, alone = zip(*turns, strict=True)
+    return statistics.median(elastic), statistics.median(alone)
 
 
 if __name__ == "__main__":

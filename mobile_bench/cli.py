@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import io
 import os
 import signal
@@ -104,14 +105,30 @@ def _main(argv: list[str]) -> int:
     values = flags.FlagValues()  # apart from those of any other command in the process
     values.set_gnu_getopt(True)
     flags.DEFINE_bool("help", False, "Show this text and leave.", values, short_name="h")
+    flags.DEFINE_bool("version", False, "Show the versions and leave.", values)
     command.define_flags(values)
     arguments = values(argv)[1:]
     if values.help:
         print(f"{command.usage}\nflags (also from a file: --flagfile=FILE):")
         print(_describe_flags(values))
         return 0
+    if values.version:
+        print(_versions())
+        return 0
     command.run(values, arguments)
     return 0
+
+
+def _versions() -> str:
+    """The versions of mobile-bench, which is released with ofa_tf, and of the host's runtime."""
+
+    def version(name: str) -> str:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            return "(not installed)"
+
+    return f"mobile-bench {version('ofa_tf')} (ofa_tf), LiteRT {version('ai-edge-litert')}"
 
 
 class _Interruption:

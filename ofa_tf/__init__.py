@@ -4,9 +4,16 @@ Spaces and archs are here at once; what needs TensorFlow is imported when it is 
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ofa_tf.spaces import Arch, Blueprint, SearchSpace, get_space, list_spaces
+from ofa_tf.version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from ofa_tf import interop, search
+    from ofa_tf.export.load import load_subnet
+    from ofa_tf.job import load_job
+    from ofa_tf.models import Supernet
 
 __all__ = [
     "Arch",
@@ -21,14 +28,21 @@ __all__ = [
     "search",
 ]
 
+# Names here, and the modules that they are imported from.
+_LAZY = {
+    "Supernet": "ofa_tf.models",
+    "load_job": "ofa_tf.job",
+    "load_subnet": "ofa_tf.export.load",
+}
+
 
 def __getattr__(name: str) -> Any:
-    if name == "Supernet":
-        return importlib.import_module("ofa_tf.models").Supernet
-    if name == "load_job":
-        return importlib.import_module("ofa_tf.job").load_job
-    if name == "load_subnet":
-        return importlib.import_module("ofa_tf.export.load").load_subnet
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
     if name in ("interop", "search"):
         return importlib.import_module(f"ofa_tf.{name}")
     raise AttributeError(f"module 'ofa_tf' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

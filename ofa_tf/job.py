@@ -52,11 +52,10 @@ class Job:
         self.workdir = workdir
         self.config = workdir.config()
 
-    @property
+    @functools.cached_property
     def space(self) -> SearchSpace:
-        from ofa_tf.spaces import get_space
-
-        return get_space(self.config["space"])
+        """As `Workdir.space`."""
+        return self.workdir.space()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -213,6 +212,10 @@ class _FinetunedJob(Job):
     def __init__(self, job: Job, name: str):
         super().__init__(job.workdir.finetuned(name))
         self._job = job
+
+    @property
+    def space(self) -> SearchSpace:
+        return self._job.space
 
     @property
     def data(self) -> ImageData:

@@ -9,7 +9,9 @@ import re
 from typing import Any
 
 from ofa_tf.errors import FailureError, UsageError
-from ofa_tf.files import read_json, write_json
+from ofa_tf.files import read_json, write_bytes, write_json
+from ofa_tf.spaces import SearchSpace, built_in_space, get_space
+from ofa_tf.spaces.checks import difference
 
 _NUM_NAMED = 8  # settings that an error names
 
@@ -33,6 +35,7 @@ class Workdir:
     def __init__(self, path: str | os.PathLike):
         self.path = pathlib.Path(path)
         self.config_file = self.path / "config.json"
+        self.space_file = self.path / "space.py"
         self.checkpoints = self.path / "checkpoints"
         self.teacher = self.phase("largest")
         self.metrics = self.path / "metrics.jsonl"
@@ -117,6 +120,53 @@ class Workdir:
         raise UsageError(
             f"{self.path} holds a job with other settings: {'; '.join(named)}. {self._GO_ON}."
         )
+
+    def space(self) -> SearchSpace:
+        """The search space of the job; one of the user's own from the copy of its file.
+
+        Raises:
+            UsageError: nothing was trained here, or the copy was changed so that it is wrong.
+            FailureError: the settings are damaged, or the copy is missing.
+        """
+        name = self.config()["space"]
+        if self.space_file.exists():
+            return get_space(f"{self.space_file}:{name}")
+        try:
+            return built_in_space(name)
+        except UsageError as error:
+            raise FailureError(
+                f"The search space {name} of the job in {self.path} is not a built-in one, and "
+                f"{self.space_file}, the copy of the file that defines it, is missing. Put that "
+                f"file there."
+            ) from error
+
+    def keep_space(self, space: SearchSpace) -> None:
+        """Keeps a copy of the file that defines the space of a job which begins here.
+
+        Raises:
+            FailureError: the folder cannot be written.
+        """
+        if not self.config_file.exists():
+            if space.source:
+                write_bytes(self.space_file, space.source.encode())
+            elif self.space_file.exists():  # of a job whose config.json was removed
+                self.space_file.unlink()
+
+    def check_space(self, space: SearchSpace) -> None:
+        """Checks that a space is still what it was where there is a job of one of this name.
+
+        Raises:
+            UsageError: its networks are others; tells the first difference.
+        """
+        if not self.config_file.exists() or self.config()["space"] != space.name:
+            return  # `check` tells of another name
+        changed = difference(self.space(), space)
+        if changed:
+            raise UsageError(
+                f"{space.name} is not what it was when the job in {self.path} was begun: "
+                f"{changed}. Give another --workdir, or the file as it was; a copy is "
+                f"{self.space_file}."
+            )
 
     def config(self) -> dict[str, Any]:
         """The settings of the job.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import configparser
+import functools
 import importlib.metadata
 import pathlib
 import re
 import shutil
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import pytest
 
@@ -17,7 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 # A room may import rooms of a lower floor only, never one of its own floor.
 FLOORS = (
-    ("errors", "files", "quiet"),
+    ("errors", "files", "quiet", "version"),
     ("spaces",),
     ("layers",),
     ("models", "data", "workdir"),
@@ -72,6 +74,7 @@ def environment_lines(tree: ast.AST) -> list[int]:
     return sorted(lines)
 
 
+@functools.cache
 def sources(folder: str) -> dict[str, ast.AST]:
     """The parsed modules of a package by their path in the project."""
     paths = sorted((ROOT / folder).rglob("*.py"))
@@ -130,6 +133,17 @@ def test_rooms_import_only_from_lower_floors():
             if FLOOR_OF.get(other, len(FLOORS)) >= FLOOR_OF[room]:
                 wrong.append(f"{path} imports ofa_tf.{other}")
     assert wrong == []
+
+
+def test_the_drawing_has_every_floor():
+    drawing = ElementTree.parse(ROOT / "docs" / "pictures" / "house.svg")
+    places = {}
+    for text in drawing.iter("{http://www.w3.org/2000/svg}text"):
+        if text.get("class") == "name":
+            places |= dict.fromkeys(text.text.split(" · "), float(text.get("y")))
+    drawn = [sorted({places[room] for room in rooms}) for rooms in FLOORS]
+    assert [len(heights) for heights in drawn] == [1] * len(FLOORS)
+    assert drawn == sorted(drawn, reverse=True)  # y grows downwards
 
 
 def test_rooms_do_not_import_the_public_face():

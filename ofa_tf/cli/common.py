@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 import math
 import os
 import pathlib
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import app, flags
 from absl import logging as absl_logging
 
 import mobile_bench
 from mobile_bench.results import DELEGATES
+from ofa_tf.cli import presets
 from ofa_tf.errors import FailureError, UsageError
+from ofa_tf.version import __version__
 from ofa_tf.workdir import Workdir
 
 FLAGS = flags.FLAGS
@@ -23,7 +26,7 @@ FLAGS = flags.FLAGS
 log = logging.getLogger("ofa_tf")
 
 
-def run(command: Callable[[], None], usage: str) -> None:
+def run(command: Callable[[], None], usage: str, default_preset: str | None = None) -> None:
     """Runs a command with absl flags; an error becomes one line and an exit code.
 
     Exit codes: 2 for a UsageError or a bad flag, 1 for a FailureError, 130 or 143 after SIGINT or
@@ -32,6 +35,7 @@ def run(command: Callable[[], None], usage: str) -> None:
     Args:
         command: does the work; reads FLAGS.
         usage: what --help says above the flags.
+        default_preset: as in `parse_flags`.
     """
 
     def main(_) -> None:
@@ -47,26 +51,58 @@ def run(command: Callable[[], None], usage: str) -> None:
             code = getattr(interruption, "exit_code", 130)
             _end("interrupted. Run the same command again to go on.", code)
 
-    app.run(main, flags_parser=lambda argv: _parse(argv, usage))
+    app.run(main, flags_parser=lambda argv: _parse(argv, usage, default_preset))
 
 
-def _parse(argv: list[str], usage: str) -> list[str]:
+def _parse(argv: list[str], usage: str, default_preset: str | None) -> list[str]:
     """Reads the flags. absl's own parser ends misuse with 1 and prints all help first."""
     if {"--help", "-help", "-h"} & set(argv):
-        print(usage.strip(), "\n")
-        print("\n".join(_describe_flags()))
-        sys.exit(0)
+        _show("\n".join([usage.strip(), "", *_describe_flags()]))
+    if {"--version", "-version"} & set(argv):
+        _show(_versions())
     try:
-        rest = FLAGS(argv)
+        rest = parse_flags(argv, default_preset)
     except flags.Error as error:
         _end(f"{error} (--help lists the flags)", 2)
+    except UsageError as error:
+        _end(str(error), 2)
     if len(rest) > 1:
         _end(f"unknown argument {rest[1]!r}; flags are given as --name=value.", 2)
     return rest
 
 
+def parse_flags(argv: list[str], default_preset: str | None = None) -> list[str]:
+    """Reads a command line into FLAGS; what is given wins over what a preset says.
+
+    Args:
+        argv: program name and flags.
+        default_preset: the preset to use where neither a preset nor a flagfile is given.
+
+    Returns:
+        The program name and the arguments that are no flags.
+
+    Raises:
+        flags.Error: a flag is unknown or has a bad value, or a flagfile cannot be read.
+        UsageError: a preset is unknown, or not for this command.
+    """
+    args = FLAGS.read_flags_from_files(argv[1:])
+    has_flagfile = args != argv[1:]
+    if default_preset and not has_flagfile and not presets.split(args)[0]:
+        args.append(f"--preset={default_preset}")
+    return FLAGS([argv[0], *presets.expand(args, FLAGS)])
+
+
+def _versions() -> str:
+    """The versions of the command and of TensorFlow, which is not imported for it."""
+    try:
+        tensorflow = importlib.metadata.version("tensorflow")
+    except importlib.metadata.PackageNotFoundError:
+        tensorflow = "is not installed"
+    return f"{os.path.basename(sys.argv[0])} {__version__} (ofa_tf), TensorFlow {tensorflow}"
+
+
 def _describe_flags() -> list[str]:
-    """A line for each flag of the command; --flagfile is absl's, which all have."""
+    """A line for each flag of the command, and for those that all commands have."""
     its_flags = [
         flag
         for module, flags_of_module in FLAGS.flags_by_module_dict().items()
@@ -74,13 +110,27 @@ def _describe_flags() -> list[str]:
         for flag in flags_of_module
     ]
     lines = ["  --flagfile: A file of flags, one per line."]
+    if names := presets.fitting(FLAGS):
+        known = ", ".join(names)
+        lines.append(f"  --preset: A recipe, used where no flag is given; known: {known}.")
+    lines.append("  --version: Show the versions and leave.")
     for flag in sorted(its_flags, key=lambda flag: flag.name):
         default = "" if flag.default in (None, []) else f" Default: {flag.default_as_str}."
         lines.append(f"  --{flag.name}: {flag.help}{default}")
     return lines
 
 
-def _end(message: str, code: int) -> None:
+def _show(text: str) -> NoReturn:
+    """Prints a text, of which nobody has to read all, and leaves."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
+
+
+def _end(message: str, code: int) -> NoReturn:
     print(f"{os.path.basename(sys.argv[0])}: {message}", file=sys.stderr)
     sys.exit(code)
 

@@ -5,12 +5,10 @@ ofa-eval --workdir=DIR --arch=largest,smallest --split=test
 
 from __future__ import annotations
 
-import pathlib
-
 from absl import flags
 
 from ofa_tf.cli import common
-from ofa_tf.errors import UsageError
+from ofa_tf.cli.arch_files import read_arch
 from ofa_tf.job import Job
 
 FLAGS = flags.FLAGS
@@ -25,7 +23,7 @@ def define_flags() -> None:
 def evaluate() -> None:
     """Prints a line per arch."""
     job = Job(common.workdir())
-    archs = {text: _arch(job.space, text) for text in FLAGS.arch}
+    archs = {text: read_arch(job.space, text, FLAGS.resolution) for text in FLAGS.arch}
     evaluator = job.evaluator(FLAGS.split)
     for text, arch in archs.items():
         plan = job.space.blueprint(arch, len(job.class_names))
@@ -34,26 +32,6 @@ def evaluate() -> None:
             f"{arch.resolution} px, {plan.macs / 1e6:.2f} M MACs, {plan.params / 1e3:.1f} k "
             "parameters"
         )
-
-
-def _arch(space, text: str):
-    """An arch by name, or from a file in the published spelling."""
-    from ofa_tf.spaces import Arch
-
-    if text in ("largest", "smallest"):
-        if FLAGS.resolution:
-            space = space.restrict(resolutions=[FLAGS.resolution])
-        return space.max() if text == "largest" else space.min()
-    try:
-        content = pathlib.Path(text).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"--arch is largest, smallest, or the path of an arch.json, not {text!r}: {error}."
-        ) from error
-    try:
-        return space.arch(Arch.from_json(content))
-    except UsageError as error:
-        raise UsageError(f"{text}: {error}") from error
 
 
 def main() -> None:

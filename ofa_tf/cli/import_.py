@@ -26,7 +26,7 @@ _NUM_CLASSES = 1000  # of the published networks
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("space", None, "Search space of the checkpoint; a wrong name lists all.")
+    flags.DEFINE_string("space", None, "Of the checkpoint; a wrong name lists all; or FILE.py.")
     flags.DEFINE_string(
         "checkpoint", None, "PyTorch checkpoint of the supernet, or published to download it."
     )
@@ -73,8 +73,9 @@ def _import() -> None:
         )
     require_torch()
     workdir = common.workdir()
+    workdir.check_space(space)
     data, class_names = _images_and_classes(workdir)
-    path = _checkpoint_file(space.name, workdir)
+    path = _checkpoint_file(workdir)
     config = {
         "space": space.name,
         "data": data,
@@ -87,6 +88,7 @@ def _import() -> None:
     workdir.check(config)
     supernet = _supernet(space, len(class_names), path)
     _save(supernet, workdir)
+    workdir.keep_space(space)
     workdir.start(config)
     common.log.info("Imported. The supernet is in %s.", workdir.checkpoints)
 
@@ -105,11 +107,11 @@ def _images_and_classes(workdir) -> tuple[dict | None, tuple[str, ...]]:
     return config, load_data(config, workdir).class_names
 
 
-def _checkpoint_file(space_name: str, workdir) -> pathlib.Path:
+def _checkpoint_file(workdir) -> pathlib.Path:
     from ofa_tf.interop import download_checkpoint
 
     if FLAGS.checkpoint == _PUBLISHED:
-        return download_checkpoint(space_name, workdir.path / "downloads")
+        return download_checkpoint(FLAGS.space, workdir.path / "downloads")
     return pathlib.Path(FLAGS.checkpoint)
 
 

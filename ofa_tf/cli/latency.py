@@ -97,11 +97,14 @@ def _measured_space(workdir: Workdir) -> tuple[SearchSpace, int]:
             raise UsageError("Give --num_classes: the last layer's latency depends on it.")
         return get_space(space), num_classes
     job = Job(workdir)  # an error where there is none
-    if space not in (None, job.space.name) or num_classes not in (None, len(job.class_names)):
+    same_space = space is None or get_space(space).name == job.space.name
+    if not same_space or num_classes not in (None, len(job.class_names)):
         raise UsageError(
             f"{workdir.path} holds a job of {job.space.name} with {len(job.class_names)} classes. "
             f"Leave out --space and --num_classes, or give another --workdir."
         )
+    if space is not None:
+        workdir.check_space(get_space(space))
     return job.space, len(job.class_names)
 
 
@@ -236,7 +239,7 @@ def _errors_line(what: str, errors: Mapping[str, Any]) -> str:
 def main() -> None:
     define_flags()
     # Not among the others, because ofa-quickstart has the --space of ofa-train.
-    flags.DEFINE_string("space", None, "Search space, for a workdir that holds no job.")
+    flags.DEFINE_string("space", None, "Name or FILE.py, for a workdir that holds no job.")
     flags.DEFINE_integer("num_classes", None, "Classes of the networks, for such a workdir.", 1)
     common.define_workdir()
     common.define_target()

@@ -1,9 +1,12 @@
 """ofa-quickstart: the whole road, from images to measured TFLite files, with one command.
 
-    ofa-quickstart --flagfile=flags/quickstart.flags
+    ofa-quickstart
+    ofa-quickstart --data_dir=PATH --workdir=DIR
+    ofa-quickstart --preset=cifar10/progressive_shrinking --data_dir=PATH --workdir=DIR
 
 It runs ofa-train, ofa-latency, ofa-search, ofa-export, mobile-bench and ofa-report on one workdir,
-and takes the flags of all of them. Run the same command again to go on after an interruption.
+and takes the flags of all of them. Without a preset and a flagfile it uses --preset=quickstart: the
+embedded images, in runs/quickstart. Run the same command again to go on after an interruption.
 """
 
 from __future__ import annotations
@@ -45,7 +48,8 @@ def quickstart() -> None:
         start = time.monotonic()
         step()
         common.log.info("Step %d took %.0f s.", number, time.monotonic() - start)
-    common.log.info("All is done: %s", FLAGS.workdir)
+    page = report.page_path(common.workdir())
+    common.log.info("All is done. Open %s in a browser: %s", page, page.resolve().as_uri())
 
 
 def _measure() -> None:
@@ -70,7 +74,7 @@ def _measure() -> None:
 
 def main() -> None:
     define_flags()
-    common.run(quickstart, __doc__)
+    common.run(quickstart, __doc__, default_preset="quickstart")
 
 
 if __name__ == "__main__":

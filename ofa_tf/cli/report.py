@@ -1,174 +1,154 @@
-"""ofa-report: the table and the pictures of a job whose subnets are exported and measured.
+"""ofa-report: what a job has come to, as a page, a table and pictures.
 
-mobile-bench --models='DIR/subnets/*/*.tflite' --output=DIR/measurements.jsonl
-ofa-report --workdir=DIR
+    ofa-report --workdir=DIR
+
+DIR/report.html tells all that the files of the job tell, after any step; it is one file that opens
+in any browser. Where the chosen subnets are exported and measured as --target, --threads, --cpus
+and --delegate say, there are also DIR/results.json, pictures, and the table that is printed:
+
+    mobile-bench --models='DIR/subnets/*/*.tflite' --output=DIR/measurements.jsonl
+    ofa-report --workdir=DIR
 """
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
 import pathlib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from absl import flags
 
-import mobile_bench
 from ofa_tf.cli import common
 from ofa_tf.errors import FailureError, UsageError
-from ofa_tf.files import read_json, write_json
+from ofa_tf.files import read_json, write_bytes, write_json
 from ofa_tf.job import Job
+from ofa_tf.workdir import Workdir
 
 if TYPE_CHECKING:
-    from ofa_tf.search import LatencyTable
+    from ofa_tf.report.page import Predicted
+    from ofa_tf.search import AccuracyPredictor, LatencyTable
 
 FLAGS = flags.FLAGS
-_CLOUD = 2000  # random archs in the picture
-
-
-class _Exported(NamedTuple):
-    """A file of a subnet's card."""
-
-    path: pathlib.Path
-    num_bytes: int
-    accuracy: float
+_CLOUD = 2000  # random archs in the pictures
 
 
 def report() -> None:
-    """Writes results.json and the pictures, and prints the table."""
-    from ofa_tf.report import plot_architectures, plot_pareto, text_table
+    """Writes the page; and results.json and the pictures, and prints the table, if it can."""
+    from ofa_tf.report import text_table
+    from ofa_tf.report.page import read_report, render
 
     job = Job(common.workdir())
-    subnets = job.chosen_subnets()
-    measurements = _measurements(job)
-    table = job.latency_table(**common.measured_so())
-    rows = [_row(job, subnet, measurements) for subnet in subnets]
-    for row in rows:  # where the search was for other devices, or for no latency at all
-        codes = table.space.encode([row["arch"]])
-        row.setdefault("predicted_latency_ms", float(table(codes)[0]))
-    write_json(job.workdir.results, rows)
+    subnets = job.chosen_subnets() if job.workdir.search_result.exists() else []
+    predicted = _predictions(job, subnets)
+    page = render(read_report(job.workdir, job.space, predicted), job.space)
+    rows = _result_rows(job)
+    # All is read by now: what is damaged has left everything as it was.
+    if rows:
+        write_json(job.workdir.results, rows)
+        _draw(job, rows, predicted.get(common.latency_file(job.workdir).name))
+        print(text_table(rows))
+        common.log.info("Results: %s, pictures: %s", job.workdir.results, job.workdir.pictures)
+    write_bytes(page_path(job.workdir), page.encode())
+    common.log.info("Report: %s", page_path(job.workdir).resolve().as_uri())
 
-    pictures = job.workdir.pictures
-    cloud, front = _predicted(job, table)
+
+def page_path(workdir: Workdir) -> pathlib.Path:
+    """Where the page goes."""
+    return workdir.path / "report.html"
+
+
+def _result_rows(job: Job) -> list[dict[str, Any]]:
+    """The rows of results.json; none, and a warning that says why, where something is missing."""
+    from ofa_tf.report.results import MeasuredSo, result_rows
+
+    measured_so = MeasuredSo(FLAGS.target, FLAGS.threads, FLAGS.cpus, FLAGS.delegate)
+    try:
+        subnets = job.chosen_subnets()
+        rows, warnings = result_rows(job.workdir, job.space, subnets, measured_so)
+        _predict_there(job, rows)
+    except UsageError as error:
+        there = job.workdir.results.exists()
+        earlier = f" What is in {job.workdir.results} and the pictures is of before." * there
+        common.log.warning("There is no table of results: %s%s", error, earlier)
+        return []
+    for warning in warnings:
+        common.log.warning(warning)
+    return rows
+
+
+def _predict_there(job: Job, rows: list[dict[str, Any]]) -> None:
+    """Gives rows the predictions of where they were measured: others may have been searched for.
+
+    Raises:
+        UsageError: there is no latency table of that, or it does not answer for a subnet.
+    """
+    table = job.latency_table(**common.measured_so())
+    settings = read_json(job.workdir.search_result).get("settings", {})
+    searched = settings.get("tables", {}).get("latency_ms")
+    of_another = searched is not None and common.latency_file(job.workdir).name not in searched
+    for row in rows:
+        row["predicted_latency_ms"] = float(table(table.space.encode([row["arch"]]))[0])
+        row["precision"] = table.precision
+        if of_another:
+            row.pop("budget_ms", None)
+
+
+def _draw(job: Job, rows: list[dict[str, Any]], predicted: Predicted | None) -> None:
+    """The pictures of results.json."""
+    from ofa_tf.report import plot_architectures, plot_pareto
+
+    pictures, nothing = job.workdir.pictures, np.empty((0, 2))
+    cloud, front = (predicted.cloud, predicted.front) if predicted else (nothing, nothing)
     plot_pareto(pictures / "pareto.png", rows, cloud, front, device=FLAGS.target)
     plans = [job.space.blueprint(row["arch"], len(job.class_names)) for row in rows]
     plot_architectures(pictures / "architectures.png", rows, plans)
-    print(text_table(rows))
-    common.log.info("Results: %s, pictures: %s", job.workdir.results, pictures)
 
 
-def _predicted(job: Job, table: LatencyTable) -> tuple[np.ndarray, np.ndarray]:
-    """(latency, accuracy) of random archs and of the front, as predicted: (n, 2) and (m, 2).
+def _predictions(job: Job, subnets: list[dict[str, Any]]) -> dict[str, Predicted]:
+    """What the predictors say for each latency table of the job, by the table's name."""
+    from ofa_tf.report.page import latency_files
+    from ofa_tf.search import AccuracyPredictor, LatencyTable
 
-    Empty where the job has no predictor, because ofa-search was given one.
-    """
-    from ofa_tf.search import AccuracyPredictor, predicted_front
-
-    path = job.workdir.accuracy_predictor
-    if not path.exists():
+    files, predictor = latency_files(job.workdir), None
+    try:
+        tables = {path.name: LatencyTable.load(path, job.space) for path in files}
+        if job.workdir.accuracy_predictor.exists():
+            predictor = AccuracyPredictor.load(job.workdir.accuracy_predictor, job.space)
+    except UsageError as error:  # nobody asked for this file
+        raise FailureError(str(error)) from error
+    if tables and predictor is None:
         common.log.warning(
-            "%s is missing, so the picture has the chosen subnets only. ofa-predictor makes it.",
-            path,
+            "%s is missing, so the pictures have the chosen subnets only. ofa-predictor makes it.",
+            job.workdir.accuracy_predictor,
         )
-        return np.empty((0, 2)), np.empty((0, 2))
+    found = {}
+    for name, table in tables.items():
+        if predictor is not None:
+            common.log.info("Predicting the front for %s ...", name)
+        found[name] = _predicted(table, predictor, subnets)
+    return found
+
+
+def _predicted(
+    table: LatencyTable, predictor: AccuracyPredictor | None, subnets: list[dict[str, Any]]
+) -> Predicted:
+    """Random archs, the front and the chosen subnets, as predicted; the first two need both."""
+    from ofa_tf.report.page import Predicted
+    from ofa_tf.search import predicted_front
+
     space = table.space  # at the resolutions that it answers for
-    predictor = AccuracyPredictor.load(path, space)
+    known = [row for row in subnets if row["arch"]["r"] in space.resolutions]
+    codes = space.encode([row["arch"] for row in known])
+    names = (row["name"] for row in known)
+    subnet_ms = dict(zip(names, table(codes).tolist(), strict=True)) if known else {}
+    if predictor is None:
+        return Predicted(np.empty((0, 2)), np.empty((0, 2)), subnet_ms)
+    predictor = dataclasses.replace(predictor, space=space)
     codes = space.sample_codes(_CLOUD, np.random.default_rng(0))
     _, latencies, accuracies = predicted_front(space, predictor, table)
     cloud = np.stack([table(codes), predictor(codes)], axis=1)
-    return cloud, np.stack([latencies, accuracies], axis=1)
-
-
-def _measurements(job: Job) -> dict[str, mobile_bench.Summary]:
-    """The newest measurement of each file as the flags say, by the file's sha256."""
-    path = job.workdir.measurements
-    if not path.exists():
-        raise UsageError(
-            f"{path} is missing. Run mobile-bench --models='{job.workdir.subnets}/*/*.tflite' "
-            f"--output={path} first."
-        )
-    summaries = mobile_bench.summarize(mobile_bench.read_rows(path).measurements)
-    summaries.sort(key=lambda summary: summary.date)
-    return {summary.sha256: summary for summary in summaries if _is_asked_for(summary)}
-
-
-def _is_asked_for(summary: mobile_bench.Summary) -> bool:
-    """Whether it is of --target, --threads, --cpus and --delegate."""
-    settings = summary.settings
-    return FLAGS.target in (summary.device.target, summary.device.serial) and (
-        (settings.threads, settings.cpus, settings.delegate)
-        == (FLAGS.threads, FLAGS.cpus, FLAGS.delegate)
-    )
-
-
-def _row(job: Job, subnet: dict, measurements: dict) -> dict:
-    """A row of results.json: what was predicted, and what was measured."""
-    row = {
-        **subnet,
-        "resolution": subnet["arch"]["r"],
-        "accuracy": {},
-        "file_bytes": {},
-        "measured_latency_ms": {},
-        "delegate_partitions": {},
-    }
-    for name, file in _exported(job, subnet).items():
-        row["accuracy"][name] = file.accuracy
-        row["file_bytes"][name] = file.num_bytes
-        if not name.startswith("tflite_"):
-            continue
-        summary = measurements.get(_sha256(file.path))
-        if summary is None:
-            raise UsageError(
-                f"{file.path} is not measured in {job.workdir.measurements} as --target, "
-                "--threads, --cpus and --delegate say. Run mobile-bench on it first."
-            )
-        if not summary.verdict.valid:
-            reasons = "; ".join(summary.verdict.reasons)
-            common.log.warning("The latency of %s is not to be trusted: %s.", file.path, reasons)
-        precision = name.removeprefix("tflite_")
-        row["measured_latency_ms"][precision] = summary.median_us / 1e3
-        row["delegate_partitions"][precision] = summary.delegation.partitions
-    return row
-
-
-def _exported(job: Job, subnet: dict) -> dict[str, _Exported]:
-    """The files of an exported subnet, by format.
-
-    Raises:
-        UsageError: the subnet is not exported, or was before another search.
-        FailureError: its card is damaged.
-    """
-    folder = job.workdir.subnets / subnet["name"]
-    path = folder / "card.json"
-    if not path.exists():
-        raise UsageError(f"{path} is missing. Run ofa-export first.")
-    card = read_json(path)
-    try:
-        arch = card["arch"]
-        files = {
-            name: _Exported(folder / file["file"], int(file["bytes"]), float(file["accuracy"]))
-            for name, file in card["files"].items()
-        }
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise FailureError(
-            f"{path} is damaged: it does not tell the arch, or name, bytes and accuracy of each "
-            f"file. Run ofa-export again."
-        ) from error
-    if arch != job.space.arch(subnet["arch"]).to_dict():
-        raise UsageError(
-            f"{path} is of another arch than {job.workdir.search_result} has now. Run ofa-export "
-            f"again, and mobile-bench."
-        )
-    return files
-
-
-def _sha256(path: pathlib.Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise FailureError(
-            f"{path} could not be read: {error.strerror}. Run ofa-export again."
-        ) from error
+    return Predicted(cloud, np.stack([latencies, accuracies], axis=1), subnet_ms)
 
 
 def main() -> None:

@@ -48,7 +48,7 @@ def define_flags() -> None:
     for name, what in _LIMITED.items():
         flags.DEFINE_float(f"max_{name}", None, f"Limit of every subnet: {what}.", 0.0)
         flags.register_validator(f"max_{name}", lambda limit: limit != 0, "give a positive number")
-    flags.DEFINE_string("scenarios", None, "YAML file of devices and budgets; see the README.")
+    flags.DEFINE_string("scenarios", None, "YAML file of devices and budgets; see docs/SEARCH.md.")
     flags.DEFINE_enum(
         "pareto",
         None,
@@ -261,7 +261,7 @@ def main() -> None:
     define_flags()
     predictor.define_flags()
     # Not among the others, because ofa-quickstart has those of ofa-train.
-    flags.DEFINE_string("space", None, "Search space, for a workdir that holds no job.")
+    flags.DEFINE_string("space", None, "Name or FILE.py, for a workdir that holds no job.")
     flags.DEFINE_integer("num_classes", 1000, "Of its networks, where no latency table tells.", 1)
     common.define_workdir()
     common.define_target()

@@ -11,6 +11,7 @@ from absl import flags
 
 from ofa_tf.cli import common
 from ofa_tf.errors import UsageError
+from ofa_tf.interop import is_published_predictor
 from ofa_tf.job import Job
 from ofa_tf.spaces import SearchSpace, get_space
 from ofa_tf.workdir import Workdir
@@ -92,11 +93,13 @@ def _job(workdir: Workdir) -> Job | None:
     """The job in the workdir; None where there is none and the flags make up for it."""
     if workdir.config_file.exists() or not (FLAGS.space or FLAGS.accuracy_predictor):
         job = Job(workdir)  # an error where there is none
-        if FLAGS.space and get_space(FLAGS.space) != job.space:
+        if FLAGS.space and get_space(FLAGS.space).name != job.space.name:
             raise UsageError(
                 f"{workdir.path} holds a job of {job.space.name}, not of --space={FLAGS.space}. "
                 f"Leave out --space, or give another --workdir."
             )
+        if FLAGS.space:
+            workdir.check_space(get_space(FLAGS.space))
         return job
     if not (FLAGS.space and FLAGS.accuracy_predictor):
         raise UsageError(
@@ -171,10 +174,11 @@ def _given_predictor(space: SearchSpace) -> AccuracyPredictor:
     """The predictor of --accuracy_predictor at its own resolutions, if it is of the space."""
     from ofa_tf.search import AccuracyPredictor
 
-    predictor = AccuracyPredictor.load(FLAGS.accuracy_predictor)
-    if predictor.space.name == space.name:
-        return predictor
-    # A published file may serve another space than the one it was made for.
+    if is_published_predictor(FLAGS.accuracy_predictor):
+        predictor = AccuracyPredictor.load(FLAGS.accuracy_predictor)
+        if predictor.space.name == space.name:
+            return predictor
+        # It may serve another space than the one it was made for.
     return AccuracyPredictor.load(FLAGS.accuracy_predictor, space)
 
 

@@ -1,6 +1,6 @@
 """ofa-train: trains a supernet by progressive shrinking.
 
-    ofa-train --flagfile=flags/cifar10/progressive_shrinking.flags --data_dir=PATH --workdir=DIR
+    ofa-train --preset=cifar10/progressive_shrinking --data_dir=PATH --workdir=DIR
 
 Run the same command again to go on after an interruption.
 """
@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from absl import flags
 
 from ofa_tf.cli import common, recipe_flags
+from ofa_tf.cli.arch_files import read_arch
 from ofa_tf.errors import UsageError
 from ofa_tf.job import load_data
 from ofa_tf.quiet import import_tensorflow
@@ -20,7 +21,12 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("space", "ofa_mbv3_w1.0", "Search space; a wrong name lists all.")
+    flags.DEFINE_string(
+        "space",
+        "ofa_mbv3_w1.0",
+        "Search space: a name, of which a wrong one lists all, or a file that defines one, "
+        "FILE.py; see docs/SEARCH_SPACE.md.",
+    )
     flags.DEFINE_enum(
         "activation",
         None,
@@ -39,9 +45,11 @@ def _define_schedule_flags() -> None:
     flags.DEFINE_enum(
         "schedule",
         "progressive",
-        ["progressive", "sandwich"],
-        "Progressive shrinking in phases, or the sandwich rule in one phase.",
+        ["progressive", "sandwich", "single"],
+        "Progressive shrinking in phases, the sandwich rule in one phase, or a single subnet from "
+        "new weights, for comparison.",
     )
+    flags.DEFINE_string("arch", None, "Of --schedule=single: largest, smallest, or an arch.json.")
     flags.DEFINE_list("phases", None, "Phases to run, in order; all of the schedule by default.")
     flags.DEFINE_list("epochs", None, "Epochs of each phase.")
     flags.DEFINE_list("warmup_epochs", None, "Epochs of warm-up of each phase; 0 by default.")
@@ -53,6 +61,9 @@ def _define_schedule_flags() -> None:
         "smallest and 2 random ones.",
     )
     flags.DEFINE_list("resolutions", None, "Pixels, drawn per step; all of the space by default.")
+    flags.DEFINE_bool(
+        "sort_channels", True, "The most important channels first, before the width is elastic."
+    )
     recipe_flags.define_recipe()
     flags.DEFINE_string(
         "init", None, "Checkpoint to start from, e.g. DIR/checkpoints/phase_kernel.npz."
@@ -65,7 +76,9 @@ def train() -> None:
 
     # Before TensorFlow's slow import, so that a typo ends fast.
     space = get_space(FLAGS.space, FLAGS.activation)
-    FLAGS.space = space.name  # which the next steps of ofa-quickstart compare with the job's
+    common.workdir().check_space(space)
+    if FLAGS.activation:
+        FLAGS.space = space.name  # which the next steps of ofa-quickstart compare with the job's
     import_tensorflow()
     from ofa_tf.training.strategy import chief_first, is_chief, lost_worker_told
 
@@ -90,6 +103,7 @@ def train() -> None:
     trainer.restore()
     # All is checked by now: settings that cannot work are not recorded.
     if is_chief(strategy):
+        workdir.keep_space(space)
         workdir.start(config, FLAGS.allow_recipe_change)
     trainer.fit()
     common.log.info("Trained. The supernet is in %s.", workdir.checkpoints)
@@ -145,7 +159,9 @@ def _recipe(space):
         _per_phase("subnets_per_step", common.whole_numbers, names, 4 if sandwich else 1),
         strict=True,
     )
-    resolutions = common.whole_numbers("resolutions") or space.resolutions
+    arch = read_arch(space, FLAGS.arch) if FLAGS.arch else None
+    own = [arch.resolution] if arch else space.resolutions
+    resolutions = common.whole_numbers("resolutions") or own
     settings = recipe_flags.recipe_settings(FLAGS.flip)
     if FLAGS.clip_norm is None and sandwich:
         settings["clip_norm"] = 1.0
@@ -153,7 +169,9 @@ def _recipe(space):
         phases=tuple(Phase(*column) for column in columns),
         # Checked to be of the space.
         resolutions=space.restrict(resolutions=resolutions).resolutions,
+        sort_channels=FLAGS.sort_channels,
         seed=FLAGS.seed,
+        arch=arch,
         **settings,
     )
 

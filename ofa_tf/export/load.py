@@ -14,13 +14,15 @@ from ofa_tf.export.card import CARD
 from ofa_tf.export.formats import FORMATS
 from ofa_tf.export.interface import Interface
 from ofa_tf.export.keras_file import load_keras_file
+from ofa_tf.export.plan_file import BLUEPRINT, NET_CONFIG, RUN_CONFIG, plan_file, read_plan
 from ofa_tf.files import read_json
 from ofa_tf.interop import download_specialized, load_specialized, read_net_config
 from ofa_tf.models import build_subnet, copy_weights
 from ofa_tf.spaces import Blueprint
 
-_EXPORTED = (CARD, "net.config", "run.config", FORMATS["keras"])
-_PUBLISHED = ("net.config", "init")
+_EXPORTED = (CARD, NET_CONFIG, RUN_CONFIG, FORMATS["keras"])
+_OF_OWN_FAMILY = (CARD, BLUEPRINT, FORMATS["keras"])
+_PUBLISHED = (NET_CONFIG, "init")
 
 
 def load_subnet(
@@ -92,7 +94,11 @@ def _folder(path_or_id: str | os.PathLike) -> pathlib.Path:
 
 
 def _read_folder(folder: pathlib.Path) -> _Trained:
-    for files, read in ((_EXPORTED, _read_exported), (_PUBLISHED, _read_published)):
+    for files, read in (
+        (_EXPORTED, _read_exported),
+        (_OF_OWN_FAMILY, _read_exported),
+        (_PUBLISHED, _read_published),
+    ):
         if all((folder / file).is_file() for file in files):
             return read(folder)
     raise UsageError(
@@ -108,7 +114,7 @@ def _read_published(folder: pathlib.Path) -> _Trained:
 
 
 def _read_exported(folder: pathlib.Path) -> _Trained:
-    plan = read_net_config(folder / "net.config")
+    plan = read_plan(folder)
     path = folder / FORMATS["keras"]
     model = load_keras_file(path)
     return _Trained(path, model, plan, _read_normalization(folder / CARD, plan))
@@ -129,8 +135,8 @@ def _read_normalization(
         ) from error
     if described != [plan.resolution, plan.macs, plan.params]:
         raise FailureError(
-            f"{path} and the net.config beside it are of different networks. Export the subnet "
-            "again."
+            f"{path} and the {plan_file(path.parent).name} beside it are of different networks. "
+            "Export the subnet again."
         )
     return mean, std
 
@@ -141,9 +147,9 @@ def _check_weights(model: keras.Model, found: _Trained) -> None:
     wrong = [name for name, shapes in wanted.items() if given.get(name) != shapes]
     if wrong:
         raise FailureError(
-            f"{found.file} is of another network than the net.config beside it: its weights of "
-            f"{wrong[0]} are {given.get(wrong[0], 'missing')}, not {wanted[wrong[0]]}. Export the "
-            "subnet again."
+            f"{found.file} is of another network than the {plan_file(found.file.parent).name} "
+            f"beside it: its weights of {wrong[0]} are {given.get(wrong[0], 'missing')}, not "
+            f"{wanted[wrong[0]]}. Export the subnet again."
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import pathlib
@@ -18,10 +17,10 @@ from ofa_tf.export.card import SubnetSpec, load_card, save_card
 from ofa_tf.export.evaluation import Batches, random_batches
 from ofa_tf.export.formats import FORMATS, check_formats
 from ofa_tf.export.keras_file import load_keras_file
+from ofa_tf.export.plan_file import BLUEPRINT, NET_CONFIG, RUN_CONFIG, plan_texts
 from ofa_tf.export.verification import Thresholds, UnfitError, Verifier
 from ofa_tf.export.writing import Qat, Source, staged, write_format
 from ofa_tf.files import write_bytes
-from ofa_tf.interop import to_net_config
 
 
 def is_up_to_date(
@@ -72,7 +71,8 @@ def export_subnet(
 ) -> dict[str, Any]:
     """Writes a subnet's folder: a file for each format, card.json, and what describes it.
 
-    These are labels.txt, net.config and run.config, and arch.json where it is a space's arch.
+    These are labels.txt, net.config and run.config (blueprint.json in place of both where they
+    cannot hold the network), and arch.json where it is a space's arch.
 
     Each file is held against the Keras model before it gets its name. Files that are there
     already for this very spec, whole, are kept; what is missing is made from the folder's
@@ -123,8 +123,11 @@ def export_subnet(
             on_file(name)
         return card
 
-    for file, text in _texts(spec).items():
+    texts = _texts(spec)
+    for file, text in texts.items():
         write_bytes(folder / file, text.encode())
+    for other in {BLUEPRINT, NET_CONFIG, RUN_CONFIG} - texts.keys():
+        (folder / other).unlink(missing_ok=True)
     if "keras" in files:
         model = _kept_model(folder, spec)
     else:
@@ -219,8 +222,7 @@ def _texts(spec: SubnetSpec) -> dict[str, str]:
     """The text files of the folder."""
     texts = {
         "labels.txt": "".join(f"{name}\n" for name in spec.class_names),
-        "net.config": json.dumps(to_net_config(spec.plan), indent=4) + "\n",
-        "run.config": json.dumps({"image_size": spec.plan.resolution}) + "\n",
+        **plan_texts(spec.plan),
     }
     if spec.arch is not None:
         texts["arch.json"] = spec.arch.to_json() + "\n"

@@ -9,6 +9,7 @@ chooses besides (stem, widths), kernels where there is a choice, and expand rati
 from __future__ import annotations
 
 import os
+import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -31,6 +32,11 @@ _DEFAULT_RESOLUTIONS = ((224,), (128, 160, 192, 224))
 # The order of the inputs.
 _TUTORIAL_AXES = ("kernel", "expand", "resolution")
 _CLASS_AXES = ("resolution", "depth", "width", "kernel", "expand")
+
+
+def is_published_predictor(path: str | os.PathLike) -> bool:
+    """Whether a file is a PyTorch one, as published predictors are, and none of ours."""
+    return pathlib.Path(path).suffix in (".pth", ".pt")
 
 
 def read_accuracy_predictor(

@@ -6,7 +6,6 @@ A download that was cut off goes on where it stopped.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import http.client
 import os
 import pathlib
@@ -96,6 +95,8 @@ def _fetch(address: str, path: pathlib.Path, what: str) -> None:
     """
     if os.path.exists(path):
         return
+    import fcntl  # not on Windows, where all else of this package works
+
     part, version = (path.with_name(f"{path.name}.part{end}") for end in ("", "_version"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

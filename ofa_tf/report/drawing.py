@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
+from ofa_tf.report.columns import columns_of, place_of
 from ofa_tf.spaces import Blueprint
 from ofa_tf.spaces.blueprint import Block
 
@@ -27,7 +28,7 @@ def draw_blueprints(
     figure: Figure, blueprints: Sequence[Blueprint], titles: Sequence[str]
 ) -> list[Axes]:
     """Draws one row per blueprint and a legend; returns the rows, whose patches are the boxes."""
-    columns = _columns(blueprints)
+    columns = columns_of(blueprints)
     widest = max(_width(block) for plan in blueprints for block in plan.blocks)
     rows = list(figure.subplots(len(blueprints), squeeze=False)[:, 0])
     for axes, plan, title in zip(rows, blueprints, titles, strict=True):
@@ -53,26 +54,9 @@ def draw_blueprints(
     return rows
 
 
-def _columns(blueprints: Sequence[Blueprint]) -> list[object]:
-    """What each column holds: the name of a fixed block or the position of an elastic one."""
-    columns: list[object] = []
-    for plan in blueprints:
-        after = 0
-        for place in map(_place, plan.blocks):
-            if place not in columns:
-                columns.insert(after, place)
-            after = columns.index(place) + 1
-    return columns
-
-
-def _place(block: Block) -> object:
-    position = getattr(block, "position", None)
-    return block.name if position is None else position
-
-
 def _draw_row(axes: Axes, plan: Blueprint, columns: Sequence[object], widest: int) -> None:
     """One subnet: its boxes along a base line, and a cross where a block is left out."""
-    by_place = {_place(block): block for block in plan.blocks}
+    by_place = {place_of(block): block for block in plan.blocks}
     axes.plot([0, len(columns) - 1], [0.0, 0.0], color="0.6", lw=1, zorder=0)
     for x, place in enumerate(columns):
         if place in by_place:

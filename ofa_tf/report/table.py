@@ -97,6 +97,14 @@ def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (heads, rule, *escaped))
 
 
+def table_cells(
+    rows: Sequence[Mapping[str, Any]],
+) -> tuple[list[tuple[str, str]], list[list[str]]]:
+    """The same table as group and head of each column but the first, and the texts of each row."""
+    columns, cells = _cells(_COLUMNS, rows)
+    return [(column.group, column.head) for column in columns], cells
+
+
 def _cells(
     columns: Sequence[_Column], rows: Sequence[Mapping[str, Any]]
 ) -> tuple[list[_Column], list[list[str]]]:

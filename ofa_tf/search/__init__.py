@@ -4,7 +4,7 @@ Both predictors, like `BlockCosts`, answer for whole arrays of encoded archs.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ofa_tf.search.accuracy import AccuracyPredictor
 from ofa_tf.search.accuracy_rows import collect_accuracies
@@ -20,6 +20,10 @@ from ofa_tf.search.latency_building import build_latency_table
 from ofa_tf.search.measures import block_measure
 from ofa_tf.search.pareto import pareto_front, predicted_front
 from ofa_tf.search.scenarios import Scenario, read_scenarios
+
+if TYPE_CHECKING:
+    from ofa_tf.search.tuner import SubnetTuner
+    from ofa_tf.search.tuner_oracle import EvolutionOracle
 
 __all__ = [
     "AccuracyPredictor",

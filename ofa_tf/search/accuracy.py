@@ -15,9 +15,10 @@ import numpy as np
 
 from ofa_tf.errors import UsageError
 from ofa_tf.files import atomic_path
+from ofa_tf.interop import is_published_predictor
 from ofa_tf.search.accuracy_fitting import fit_network, report_on, split
 from ofa_tf.search.dense_network import DenseNetwork, Layers
-from ofa_tf.spaces import Arch, SearchSpace, get_space
+from ofa_tf.spaces import Arch, SearchSpace, built_in_space
 
 _FORMATS = ("ofa_tf accuracy predictor 1", "ofa_tf accuracy predictor 2")
 _FEWEST = 10
@@ -160,12 +161,13 @@ class AccuracyPredictor:
 
         Args:
             path: the file.
-            space: the space, or a restriction of it, to answer for; None for the file's own.
+            space: the space, or a restriction of it, to answer for; None for the file's own, if
+                that is a built-in one.
 
         Raises:
             UsageError: the file is missing, damaged, or of another space; names it.
         """
-        if pathlib.Path(path).suffix in (".pth", ".pt"):
+        if is_published_predictor(path):
             return cls._load_published(path, space)
         try:
             with np.load(path, allow_pickle=False) as arrays:
@@ -180,7 +182,7 @@ class AccuracyPredictor:
             raise UsageError(f"{path} is no accuracy predictor: {error}.") from error
         if space is not None and name != space.name:
             raise UsageError(f"{path} is the accuracy predictor of {name}, not of {space.name}.")
-        space = space or get_space(name)
+        space = space or built_in_space(name)
         if not known or not members or not all(_fit_together(each, space) for each in members):
             raise UsageError(f"{path} is damaged, or the accuracy predictor of another version.")
         return cls(space, members, report)

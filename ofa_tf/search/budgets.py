@@ -16,7 +16,9 @@ from ofa_tf.spaces import SearchSpace
 class Measure(Protocol):
     """What a budget can be set on: a `LatencyTable`, a `BlockCosts`."""
 
-    space: SearchSpace
+    @property
+    def space(self) -> SearchSpace:
+        """The space whose codes it takes."""
 
     def __call__(self, codes: np.ndarray) -> np.ndarray:
         """The values of encoded archs: int (n, code length) -> float (n,)."""

@@ -15,7 +15,7 @@ import numpy as np
 from ofa_tf.errors import UsageError
 from ofa_tf.files import write_json
 from ofa_tf.search.latency_correction import GROUPINGS
-from ofa_tf.spaces import BlockCosts, SearchSpace, get_space
+from ofa_tf.spaces import BlockCosts, SearchSpace, built_in_space
 from ofa_tf.spaces.blueprint import Block
 
 _FORMAT = "ofa_tf latency table 3"
@@ -183,8 +183,8 @@ class LatencyTable:
 
         Args:
             path: the file or the folder.
-            space: the space, or a restriction of it, to answer for; None for the file's own, and
-                for published files the built-in space that has their blocks.
+            space: the space, or a restriction of it, to answer for; None for the file's own, if
+                that is a built-in one, and for published files the one that has their blocks.
             precision: what the table must be of, e.g. "int8"; None for any. Published files do
                 not tell theirs, and are taken for any.
             form: likewise.
@@ -216,7 +216,7 @@ class LatencyTable:
         if fields.pop("format") != _FORMAT:
             raise ValueError("it is no latency table, or of another version.")
         name, answered = fields.pop("space"), fields.pop("space_resolutions")
-        space = space or get_space(name)
+        space = space or built_in_space(name)
         if name != space.name:
             raise ValueError(f"it is of {name}, not of {space.name}.")
         kept = [side for side in space.resolutions if side in answered]

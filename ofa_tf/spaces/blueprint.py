@@ -11,6 +11,9 @@ import dataclasses
 import itertools
 from typing import NamedTuple
 
+# What the blocks can have.
+ACTIVATIONS = ("relu", "relu6", "swish", "hard_swish")
+
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:

@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from ofa_tf.errors import UsageError
 from ofa_tf.spaces.arch import Arch
 from ofa_tf.spaces.blueprint import (
     Block,
@@ -59,6 +60,11 @@ class ResNet50D:
         return 2 + len(self.stages)
 
     def stage_runs(self, depths: Sequence[int]) -> tuple[Mapping[int, int], ...]:
+        if max(depths) != self.extra_blocks:
+            raise UsageError(
+                f"The largest depth is extra_blocks of the family, {self.extra_blocks}, not "
+                f"{max(depths)}."
+            )
         stem = {min(depths): 0, max(depths): 0}  # no block position; the stem's flag
         return (stem, *({d: stage.base_blocks + d for d in depths} for stage in self.stages))
 

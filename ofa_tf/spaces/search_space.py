@@ -26,7 +26,10 @@ SIZE_FIELDS = ("active", *Sizes.FIELDS)  # of `SearchSpace.sizes`
 
 
 class Family(Protocol):
-    """Draws the Blueprint of any arch of its kind; one file of this folder per family."""
+    """Draws the Blueprint of any arch of its kind; one file of this folder per family.
+
+    A frozen dataclass of what its spaces differ in. docs/SEARCH_SPACE.md writes one.
+    """
 
     @property
     def num_widths(self) -> int:
@@ -47,14 +50,15 @@ class SearchSpace:
     """The choices that are open to an arch, and the family that draws it.
 
     Args:
-        name: the id under which `get_space` knows it.
-        family: the family of networks.
+        name: the id under which `get_space` knows it; in a file of one's own, any other.
+        family: the family of networks: one of those here, or one's own.
         depths: allowed depths of a stage, as the family counts them.
         kernel_sizes: allowed kernels of a block.
         expand_ratios: allowed ratios of a block's middle width to its input's or output's.
         resolutions: allowed sides of the input image in pixels.
         widths: allowed indices of the family's width multipliers, where it has them.
         parent: the unrestricted space that this one restricts; codes are the same in both.
+        source: the text of the user's file that defines it; `get_space` fills it in.
     """
 
     name: str
@@ -65,6 +69,7 @@ class SearchSpace:
     resolutions: tuple[int, ...]
     widths: tuple[int, ...] = ()
     parent: SearchSpace | None = None
+    source: str = dataclasses.field(default="", compare=False, repr=False)
 
     # -- layout of a code -----------------------------------------------------------------------
 

@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from ofa_tf.errors import UsageError
 from ofa_tf.spaces.arch import Arch
 from ofa_tf.spaces.blueprint import Block, InvertedResidual, make_divisible
 
 
 class Stage(NamedTuple):
-    """A row of a family's table: blocks of one output width, the first of which may stride."""
+    """A row of a family's table: blocks of one output width, the first of which may stride.
+
+    Args:
+        width: output channels, before the family's multiplier and rounding.
+        stride: of the first block, 1 or 2.
+        activation: one of `blueprint.ACTIVATIONS`.
+        squeeze_excite: whether the blocks have it.
+        blocks: how many run at most; one of the space's depths, or less than all of them.
+    """
 
     width: int
     stride: int
@@ -20,11 +29,21 @@ class Stage(NamedTuple):
 
 
 def stage_runs(stages: Sequence[Stage], depths: Sequence[int]) -> tuple[Mapping[int, int], ...]:
-    """`Family.stage_runs`: a depth is the number of blocks; all of a stage where none fits."""
-    return tuple(
-        {depth: depth for depth in depths if depth <= stage.blocks} or {stage.blocks: stage.blocks}
-        for stage in stages
-    )
+    """`Family.stage_runs`: a depth is the number of blocks; all of a stage where none fits.
+
+    Raises:
+        UsageError: a stage has more blocks than the largest depth that fits lets run.
+    """
+    found = []
+    for index, stage in enumerate(stages):
+        fitting = [depth for depth in depths if depth <= stage.blocks] or [stage.blocks]
+        if max(fitting) != stage.blocks:
+            raise UsageError(
+                f"Stage {index} has {stage.blocks} blocks, of which depths of {list(depths)} run "
+                f"at most {max(fitting)}: give it blocks={max(fitting)}, or add the depth."
+            )
+        found.append({depth: depth for depth in fitting})
+    return tuple(found)
 
 
 def elastic_stages(

@@ -38,9 +38,15 @@ class MetricsLog:
         except tf.errors.OpError as error:
             raise FailureError(f"{tensorboard} could not be written: {error.message}.") from error
 
-    def write(self, step: int, **row: Any) -> None:
-        """Appends a row: numbers, texts, and dicts of them."""
-        append_json(self._path, {"step": step, **row})
+    def write(self, step: int, of: dict[str, Any] | None = None, **row: Any) -> None:
+        """Appends a row: numbers, texts, and dicts of them.
+
+        Args:
+            step: of the run.
+            of: what the row was obtained from; not for TensorBoard.
+            **row: what it tells.
+        """
+        append_json(self._path, {"step": step, **row, **(of or {})})
         with self._writer.as_default():
             for name, value in _scalars(row):
                 tf.summary.scalar(name, value, step)
@@ -58,6 +64,7 @@ class EpochSummary:
         self._batch_size = batch_size
         self._results: list[StepResult] = []
         self._start = time.monotonic()
+        self._cpu_start = time.process_time()
         self._waited = 0.0
 
     @contextlib.contextmanager
@@ -78,6 +85,9 @@ class EpochSummary:
             "loss": float(np.mean([r.loss for r in good])) if good else None,
             "gradient_norm": float(np.mean([r.gradient_norm for r in good])) if good else None,
             "skipped_steps": len(self._results) - len(good),
+            "seconds": seconds,
+            # Of all threads of this process: what it took beside other work, too.
+            "cpu_seconds": time.process_time() - self._cpu_start,
             "images_per_second": len(self._results) * self._batch_size / seconds,
             # What training lost to the input pipeline.
             "input_wait_share": self._waited / seconds,

@@ -22,9 +22,11 @@ _OPEN = {
 }
 PHASE_NAMES = tuple(_OPEN)  # of progressive shrinking, in order
 SANDWICH = "sandwich"
-FINETUNE = "finetune"  # of one subnet, alone
+FINETUNE = "finetune"  # of one subnet, from the supernet's weights
+SINGLE = "single"  # of one subnet, from new weights: what a supernet is compared with
+OF_ONE_SUBNET = (FINETUNE, SINGLE)
 # The phases that a schedule runs by default.
-SCHEDULES = {"progressive": PHASE_NAMES, SANDWICH: (SANDWICH,)}
+SCHEDULES = {"progressive": PHASE_NAMES, SANDWICH: (SANDWICH,), SINGLE: (SINGLE,)}
 
 
 class Teacher(enum.Enum):
@@ -44,7 +46,7 @@ class Phase:
     Args:
         name: one of PHASE_NAMES, which decides the choices that are open; SANDWICH, which opens
             all and trains the largest, the smallest and random subnets in every step; or
-            FINETUNE, which trains the recipe's one arch.
+            FINETUNE or SINGLE, which train the recipe's one arch.
         epochs: passes over the training images, warm-up included.
         base_lr: peak learning rate for 64 images a step; it grows linearly with the batch.
         warmup_epochs: epochs of linear warm-up; then the rate falls as a half cosine.
@@ -61,7 +63,7 @@ class Phase:
     subnets_per_step: int = 1
 
     def __post_init__(self):
-        known = (*_OPEN, SANDWICH, FINETUNE)
+        known = (*_OPEN, SANDWICH, *OF_ONE_SUBNET)
         if self.name not in known:
             raise UsageError(f"There is no phase {self.name!r}; known: {', '.join(known)}.")
         positive = (self.epochs, self.base_lr, self.subnets_per_step)
@@ -80,9 +82,9 @@ class Phase:
                 "Phase sandwich trains the largest and the smallest net in every step: "
                 f"subnets_per_step is at least 2, not {self.subnets_per_step}."
             )
-        if self.name == FINETUNE and self.subnets_per_step != 1:
+        if self.name in OF_ONE_SUBNET and self.subnets_per_step != 1:
             raise UsageError(
-                "Phase finetune trains one subnet: subnets_per_step is 1, not "
+                f"Phase {self.name} trains one subnet: subnets_per_step is 1, not "
                 f"{self.subnets_per_step}."
             )
 
@@ -99,7 +101,7 @@ class Phase:
     def teacher(self) -> Teacher:
         if self.name == SANDWICH:
             return Teacher.IN_PLACE
-        return Teacher.NONE if self.name == PHASE_NAMES[0] else Teacher.LARGEST
+        return Teacher.NONE if self.name in (PHASE_NAMES[0], SINGLE) else Teacher.LARGEST
 
     def num_steps(self, steps_per_epoch: int) -> int:
         return max(1, round(self.epochs * steps_per_epoch))
@@ -116,7 +118,7 @@ class Phase:
 
 def open_choices(phase_name: str, space: SearchSpace) -> SearchSpace:
     """The part of a space that is trained when a phase has ended."""
-    if phase_name in (SANDWICH, FINETUNE):
+    if phase_name not in _OPEN:
         return space
     depth, kernel, expand = _OPEN[phase_name]
     counts = {"depths": depth, "kernel_sizes": kernel, "expand_ratios": expand, "widths": expand}

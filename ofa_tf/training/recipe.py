@@ -8,7 +8,7 @@ from typing import Any
 from ofa_tf.data import Augmentation
 from ofa_tf.errors import UsageError
 from ofa_tf.spaces import Arch
-from ofa_tf.training.phases import FINETUNE, PHASE_NAMES, SANDWICH, Phase
+from ofa_tf.training.phases import OF_ONE_SUBNET, PHASE_NAMES, SANDWICH, Phase, Teacher
 
 KD_LOSSES = ("cross_entropy", "mse")
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -19,14 +19,14 @@ class Recipe:
     """A training run in numbers.
 
     Args:
-        phases: phases of progressive shrinking in their order, or the sandwich phase or the
-            finetune phase alone.
+        phases: phases of progressive shrinking in their order, or one of the phases sandwich,
+            finetune and single alone.
         batch_size: images per step, over all replicas.
         resolutions: sides of the images in pixels, one of them drawn per step.
         momentum: of Nesterov SGD.
         weight_decay: on kernels; not on batch norm, biases or kernel transforms.
         label_smoothing: share of the label that is spread over all classes.
-        kd_ratio: weight of the distillation loss.
+        kd_ratio: weight of the distillation loss; 0 for no teacher, and labels alone.
         kd_loss: "cross_entropy" with the teacher's probabilities, or "mse" of the logits.
         clip_norm: gradients are scaled down to this global norm; 0 for no clipping.
         accumulation_steps: micro-batches that each replica's images are cut into, whose gradients
@@ -36,8 +36,9 @@ class Recipe:
             none.
         precision: of the computation; weights stay float32. float16 scales the loss.
         augmentation: of the training images.
+        sort_channels: put the most important channels first before the width becomes elastic.
         seed: of the weights, images, subnets and dropout.
-        arch: the subnet that phase finetune trains, at its one resolution; else None.
+        arch: the subnet that phase finetune or single trains, at its one resolution; else None.
 
     Raises:
         UsageError: naming the field that is out of range, or phases that do not go together.
@@ -57,17 +58,18 @@ class Recipe:
     mixup_alpha: float = 0.0
     precision: str = "float32"
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
+    sort_channels: bool = True
     seed: int = 0
     arch: Arch | None = None
 
     def __post_init__(self):
         names = [phase.name for phase in self.phases]
         in_order = [name for name in PHASE_NAMES if name in names]
-        alone = names in ([SANDWICH], [FINETUNE])
+        alone = len(names) == 1 and names[0] in (SANDWICH, *OF_ONE_SUBNET)
         if not alone and (not names or names != in_order):
             raise UsageError(
-                f"phases keep the order {', '.join(PHASE_NAMES)}, or are {SANDWICH} or {FINETUNE} "
-                f"alone; got {', '.join(names) or 'none'}."
+                f"phases keep the order {', '.join(PHASE_NAMES)}, or are {SANDWICH}, "
+                f"{' or '.join(OF_ONE_SUBNET)} alone; got {', '.join(names) or 'none'}."
             )
         self._check_arch()
         for field, choices in (("kd_loss", KD_LOSSES), ("precision", PRECISIONS)):
@@ -88,11 +90,11 @@ class Recipe:
                 raise UsageError(f"{field} is 0 or more, not {getattr(self, field)}.")
 
     def _check_arch(self) -> None:
-        is_finetuning = self.phases[0].name == FINETUNE
-        if is_finetuning != (self.arch is not None):
+        of_one = self.phases[0].name in OF_ONE_SUBNET
+        if of_one != (self.arch is not None):
             raise UsageError(
-                f"arch goes with phase {FINETUNE}, which trains it; got the arch {self.arch} with "
-                f"phase {self.phases[0].name}."
+                f"arch goes with phase {' or '.join(OF_ONE_SUBNET)}, which trains it; got the arch "
+                f"{self.arch} with phase {self.phases[0].name}."
             )
         if self.arch and tuple(self.resolutions) != (self.arch.resolution,):
             raise UsageError(
@@ -100,15 +102,24 @@ class Recipe:
                 f"{', '.join(map(str, self.resolutions))}."
             )
 
+    def teacher(self, phase: Phase) -> Teacher:
+        """Whom the subnets of a phase learn from, besides or instead of the labels."""
+        return phase.teacher if self.kd_ratio else Teacher.NONE
+
     @property
     def dtype_policy(self) -> str:
         """The Keras dtype policy of the supernet."""
         return dtype_policy(self.precision)
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON; "arch" in the published spelling, and only where there is one."""
+        """Ready for JSON; "arch" in the published spelling, and only where there is one.
+
+        "sort_channels" is there only where it is off: recipes on disk that are older lack it.
+        """
         settings = dataclasses.asdict(self)
         del settings["arch"]
+        if self.sort_channels:
+            del settings["sort_channels"]
         return settings | ({"arch": self.arch.to_dict()} if self.arch else {})
 
 

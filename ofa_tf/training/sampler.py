@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ofa_tf.spaces import Arch, SearchSpace
-from ofa_tf.training.phases import FINETUNE, SANDWICH, Phase
+from ofa_tf.training.phases import OF_ONE_SUBNET, SANDWICH, Phase
 
 
 def step_archs(
@@ -18,9 +18,9 @@ def step_archs(
         space: the space as the phase opens it (`phase.restrict`).
         seed: of the run.
         step: of the run.
-        arch: the one subnet of the finetune phase.
+        arch: the one subnet of the phases finetune and single.
     """
-    if phase.name == FINETUNE:
+    if phase.name in OF_ONE_SUBNET:
         return [arch]
     always = [space.max(), space.min()] if phase.name == SANDWICH else []
     num_random = phase.subnets_per_step - len(always)

@@ -29,6 +29,7 @@ from ofa_tf.training.phases import (
     FINETUNE,
     PHASE_NAMES,
     SANDWICH,
+    SINGLE,
     Phase,
     Teacher,
     open_choices,
@@ -150,16 +151,25 @@ class Trainer:
         first = recipe.phases[0].name
         if first == FINETUNE and self.largest is None:
             raise UsageError("Phase finetune begins with a trained supernet: give it as largest.")
-        if first not in (PHASE_NAMES[0], SANDWICH, FINETUNE) and self.init is None:
+        has_teacher = first in (PHASE_NAMES[0], FINETUNE) or self.init is not None
+        if self._needs_largest and not has_teacher:
             raise UsageError(
-                f"phases begin with {first}, so the weights of an earlier phase "
-                f"are needed: give its checkpoint as init, or begin with {PHASE_NAMES[0]}."
+                f"phases begin with {first}, so the weights of an earlier phase are needed: give "
+                f"its checkpoint as init, begin with {PHASE_NAMES[0]}, or set kd_ratio to 0, which "
+                "needs no teacher."
             )
+        if first == SINGLE and self.init is not None:
+            raise UsageError("Phase single begins with new weights: it takes no init.")
         on_tpu = isinstance(self.strategy, tf.distribute.TPUStrategy)
         if on_tpu and self.supernet.elastic != "mask":
             raise UsageError("A TPU needs static shapes: give elastic=mask as well.")
         if self.settings.xla and self.supernet.elastic != "mask":
             raise UsageError("xla needs static shapes: give elastic=mask as well.")
+
+    @property
+    def _needs_largest(self) -> bool:
+        """Whether the trained largest net teaches in any phase."""
+        return Teacher.LARGEST in map(self.recipe.teacher, self.recipe.phases)
 
     @property
     def _eval_resolutions(self) -> Sequence[int]:
@@ -249,7 +259,7 @@ class Trainer:
         if name not in order or order.index(name) >= order.index(first_phase):
             raise UsageError(f"{self.init} is of phase {name}, which is not before {first_phase}.")
         teacher = pathlib.Path(self.init).with_name(self.workdir.teacher.name)
-        if first_phase != SANDWICH and self.is_chief:
+        if self._needs_largest and self.is_chief:
             if not teacher.exists():
                 raise UsageError(
                     f"{teacher} is missing: phase {first_phase} learns from the largest net, "
@@ -275,10 +285,11 @@ class Trainer:
         `before` is the phase that the weights come from, where this one is at its start.
         """
         position.ended = False
-        if phase.teacher is Teacher.LARGEST and self.largest is None:
+        teacher = self.recipe.teacher(phase)
+        if teacher is Teacher.LARGEST and self.largest is None:
             self.largest = self._load_largest()
         if position.phase_step == 0:
-            if phase.widens and before:
+            if phase.widens and before and self.recipe.sort_channels:
                 sort_channels(self.supernet, open_choices(before, self.supernet.space))
             self.optimizer.reset()
             if before:
@@ -365,7 +376,7 @@ class Trainer:
 
     def _train_step(self, phase: Phase, batch_spec) -> TrainStep:
         """The traced step; phases of one form share it."""
-        form = (phase.teacher, phase.subnets_per_step > 1)
+        form = (self.recipe.teacher(phase), phase.subnets_per_step > 1)
         if form not in self._train_steps:
             self._train_steps[form] = TrainStep(
                 self.supernet,
@@ -373,7 +384,7 @@ class Trainer:
                 self.recipe,
                 self.strategy,
                 batch_spec,
-                teacher=phase.teacher,
+                teacher=form[0],
                 largest=self.largest,
                 several=form[1],
                 xla=self.settings.xla,
@@ -420,7 +431,8 @@ class Trainer:
             if self._signals.came and when != "after" and num_workers(self.strategy) == 1:
                 return accuracies
             accuracies[name] = self.evaluator.accuracy(arch)
-        self._write(position, phase=phase.name, when=when, accuracy=accuracies)
+        images = {"split": self.evaluator.split, "num_images": self.evaluator.num_images}
+        self._write(position, of=images, phase=phase.name, when=when, accuracy=accuracies)
         return accuracies
 
     def _open_metrics(self, position: _Position) -> MetricsLog | None:

@@ -1,16 +1,15 @@
-"""The benchmark scripts run to their end and print what they are for; the numbers do not matter."""
+"""The scripts run to their end and record what they are for; the numbers do not matter."""
 
 from __future__ import annotations
 
-import csv
 import importlib.util
 import os
 import pathlib
 import subprocess
 import sys
 
-import numpy as np
 import pytest
+from records import Record, from_row, read_csv
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SMALL = ("--resolution=32", "--batch_size=8", "--repeats=2")
@@ -18,16 +17,25 @@ SMALL = ("--resolution=32", "--batch_size=8", "--repeats=2")
 pytestmark = pytest.mark.slow
 
 
-def run(script: str, *args: str) -> str:
-    ended = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / script), *args],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=800,
-    )
-    assert ended.returncode == 0, ended.stderr[-2000:]
-    return ended.stdout
+@pytest.fixture
+def run(tmp_path):
+    """Runs a script with flags and gives its records, by case and unit."""
+
+    def run_script(script: str, *args: str) -> dict[tuple[str, str], Record]:
+        table = tmp_path / "records.csv"
+        ended = subprocess.run(
+            [sys.executable, str(ROOT / "benchmarks" / script), *args, f"--records={table}"],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=800,
+        )
+        assert ended.returncode == 0, ended.stderr[-2000:]
+        records = [from_row(row) for row in read_csv(table)]
+        assert all(record.case in ended.stdout for record in records)
+        return {(record.case, record.unit): record for record in records}
+
+    return run_script
 
 
 @pytest.mark.parametrize(
@@ -38,23 +46,43 @@ def run(script: str, *args: str) -> str:
         ("ofa_resnet_tiny", "float32"),
     ],
 )
-def test_train_step(tmp_path, space, dtype):
-    table = tmp_path / "rows.csv"
-    args = [f"--space={space}", "--archs=2", f"--dtype={dtype}", f"--output={table}"]
-    if importlib.util.find_spec("torch") and importlib.util.find_spec("ofa"):
+def test_train_step(run, space, dtype):
+    args = [f"--space={space}", "--archs=2", f"--dtype={dtype}"]
+    has_reference = all(map(importlib.util.find_spec, ("torch", "ofa")))
+    if has_reference:
         args.append("--reference")
-    run("train_step.py", *SMALL, *args)
-    with open(table, newline="") as file:
-        rows = {row[0]: row[1:] for row in csv.reader(file)}
-    assert rows["traces of the step"][0] == "1"
-    speeds = [float(rows[f"{name}, images/s"][0].split()[0]) for name in ("largest", "smallest")]
-    assert all(speed > 0 for speed in speeds)
+    found = run("train_step.py", *SMALL, *args)
+    assert found["traces of the step", ""].ours == (1,)
+    for case in ("largest", "smallest", "2 random archs"):
+        record = found[f"train step, {case}", "images/s"]
+        assert len(record.ours) == 2
+        assert min(record.ours) > 0
+        assert len(record.ratios) == (2 if has_reference else 0)
+    # A pair for each arch, of seconds.
+    assert len(found["train step, random arch", "s"].ratios) == 2
+    assert bool(found["peak memory", "MB"].ratios) == has_reference
 
 
 @pytest.mark.parametrize("space", ["ofa_mbv3_tiny", "ofa_resnet_tiny"])
-def test_elastic_forms(space):
-    lines = run("elastic_forms.py", f"--space={space}", *SMALL).splitlines()
-    assert [line.split()[0] for line in lines[1:]] == ["largest", "random", "smallest"]
+def test_elastic_forms(run, space):
+    found = run("elastic_forms.py", f"--space={space}", *SMALL)
+    assert list(found) == [
+        (f"train step, {case}, {form}", "images/s")
+        for case in ("largest", "random", "smallest")
+        for form in ("mask", "mask, XLA")
+    ]
+    assert all(record.against == "slice" for record in found.values())
+
+
+def test_input_pipeline(run):
+    spaces = ("--photo_space=ofa_mbv3_tiny", "--small_space=ofa_mbv3_tiny")
+    flags = ("--train_step", "--photos=40", "--batches=1", "--repeats=2")
+    found = run("input_pipeline.py", *spaces, *flags)
+    for threads in ("one thread", "all threads"):
+        record = found[f"pipeline, {threads}", "images/s"]  # the last of small images
+        assert record.setting.startswith("small images at 32 px, batch 128")
+        assert record.against == "train step, random"
+        assert min(record.ratios) > 0
 
 
 def published() -> pathlib.Path:
@@ -67,40 +95,46 @@ def published() -> pathlib.Path:
 
 
 @pytest.mark.reference
-def test_predictors():
-    lines = run("predictors.py", f"--published={published()}", "--archs=50", "--repeats=2")
-    rows = [line.split() for line in lines.splitlines()[1:]]
-    assert [row[0] for row in rows] == ["accuracy", "latency"]
-    assert all(float(row[1]) > 0 and float(row[2]) > 0 for row in rows)
+def test_predictors(run):
+    found = run("predictors.py", f"--published={published()}", "--archs=50", "--repeats=2")
+    assert list(found) == [
+        (f"{name} of {form}", "archs/s")
+        for name in ("accuracy", "latency")
+        for form in ("codes", "Arch objects")
+    ]
+    assert all(min(record.ratios) > 0 for record in found.values())
 
 
 @pytest.mark.reference
-def test_search():
+def test_search(run):
     folder = f"--published={published()}"
     options = ("--budgets=25,45", "--reference_budgets=45", "--seeds=1", "--many=3", "--repeats=1")
-    speed, _, *rows, many = run("search.py", folder, *options).splitlines()
-    assert float(speed.split()[-1]) > 0
-    for row, budget in zip([row.split() for row in rows], ("25", "45"), strict=True):
-        assert row[0] == budget
-        accuracies = [float(value) for value in row[1:4]]
-        assert np.isnan(accuracies[0]) == (budget == "25")
-        assert all(0.7 < value < 0.9 for value in accuracies if not np.isnan(value))
-    assert many.startswith("3 budgets in ")
+    found = run("search.py", folder, *options)
+    assert len(found["latency and accuracy together", "archs/s"].ours) == 7
+    for effort in ("normal", "high"):
+        for budget in (25, 45):
+            record = found[f"{budget} ms, effort={effort}", "% predicted"]
+            assert all(70 < value < 90 for value in (*record.ours, *record.reference))
+            assert len(record.ratios) == (budget == 45)
+        means = found[f"means of the seeds, effort={effort}", "% predicted"]
+        assert means.ours == record.ours  # of 45 ms, one seed
+        assert means.of == "budgets"
+    assert found["3 budgets in a fresh process", "s"].ours[0] > 0
 
 
-def test_export_formats(tmp_path):
+def test_export_formats(run, tmp_path):
     args = [f"--output={tmp_path}", "--spaces=ofa_mbv3_tiny", "--random=0", "--rounds=1"]
-    printed = run("export_formats.py", *args, "--files=float32-cpu,int8-cpu", "--no-keras")
-    files, seconds = printed.split("\n\n")
-    rows = [line.split(" | ") for line in files.splitlines()[2:]]
-    assert [(row[0], row[1]) for row in rows] == [
-        (f"| ofa_mbv3_tiny.{which}", precision)
-        for which in ("largest", "smallest")
-        for precision in ("float32", "int8")
-    ]
-    assert {row[5] for row in rows} == {"1"}  # one partition each
-    rows = [line.strip("| ").split(" | ") for line in seconds.splitlines()[2:]]
-    assert [row[0] for row in rows] == ["ofa_mbv3_tiny.largest", "ofa_mbv3_tiny.smallest"]
-    for _, *parts, total in rows:
-        assert sum(map(float, parts)) == pytest.approx(float(total), abs=0.02)
-        assert float(total) > 0
+    found = run("export_formats.py", *args, "--files=float32-cpu,int8-cpu", "--no-keras")
+    for which in ("largest", "smallest"):
+        base = found[f"ofa_mbv3_tiny.{which}, float32-cpu", "ms"]
+        int8 = found[f"ofa_mbv3_tiny.{which}, int8-cpu", "ms"]
+        assert int8.reference == base.ours
+        assert (tmp_path / f"ofa_mbv3_tiny.{which}-int8-cpu.tflite").exists()
+        assert not base.reference
+    for precision in ("float32", "int8"):
+        case = f"all subnets, {precision}-cpu"
+        assert found[case, "delegate partitions"].ours == (1, 1)
+    ratios = found["all subnets, int8-cpu", "kB"].ratios
+    assert len(ratios) == 2
+    assert max(ratios) < 1
+    assert len(found["materialize a subnet and write its .keras file", "s"].ours) == 2

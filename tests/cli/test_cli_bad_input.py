@@ -61,7 +61,6 @@ def test_help_says_what_it_does_and_lists_its_flags(command):
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
-        ((), "give the folder of the job, --workdir=DIR"),
         (("--workdir=",), "give the folder of the job, --workdir=DIR"),
         (("--workdir=x", "--wokrer=3"), "Unknown command line flag 'wokrer'"),
         (("--workdir=x", "more"), "unknown argument 'more'; flags are given as --name=value."),
@@ -70,6 +69,12 @@ def test_help_says_what_it_does_and_lists_its_flags(command):
 )
 def test_wrong_command_lines(command, args, expected):
     assert_one_message(run(command, *args), 2, f"ofa-{command}: ", expected)
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "quickstart"])
+def test_no_command_line(command):
+    """All but ofa-quickstart need to be told where the job is."""
+    assert_one_message(run(command), 2, "give the folder of the job, --workdir=DIR")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -322,7 +327,6 @@ def test_a_damaged_config(job):
         ("search", [], "latency_host_float32_1t.json is missing. Run ofa-latency --workdir="),
         ("export", [], "search.json is missing. Run ofa-search first."),
         ("export", ["--formats=keras,onnx"], "onnx"),
-        ("report", [], "search.json is missing. Run ofa-search first."),
         ("latency", ["--latency_resolutions=24,x"], "list of whole numbers, not '24,x'"),
         ("latency", ["--latency_resolutions=20"], "[24, 28, 32]"),
         ("latency", ["--target=phone", "--adb_path=none/adb"], "none/adb"),
@@ -338,10 +342,22 @@ def test_wrong_orders_to_a_trained_job(trained, command, args, expected):
     assert sorted(trained.rglob("*")) == before
 
 
+def test_a_report_of_what_was_only_trained(job):
+    ended = run("report", f"--workdir={job}")
+    assert ended.code == 0, ended.err
+    assert "There is no table of results: " in ended.err
+    assert "search.json is missing. Run ofa-search first." in ended.err
+    page = (job / "report.html").read_text()
+    assert "blue, green, red" in page
+    assert page.count('<td class="text">done</td>') == 2
+    assert not (job / "results.json").exists()
+
+
 def test_a_report_without_measurements(job):
     (job / "search.json").write_text(json.dumps({"settings": {}, "subnets": []}))
     ended = run("report", f"--workdir={job}")
-    assert_one_message(ended, 2, "measurements.jsonl is missing. Run mobile-bench --models=")
+    assert "measurements.jsonl is missing. Run mobile-bench --models=" in ended.err
+    assert (job / "report.html").exists()
 
 
 @pytest.mark.parametrize(

@@ -25,13 +25,13 @@ def read(flagfile: str, command=train):
         command.define_flags()
         if command is train:
             common.define_workdir()
-        flags.FLAGS(["x", "--workdir=unused", f"--flagfile={flagfile}"])
+        common.parse_flags(["x", "--workdir=unused", f"--flagfile={flagfile}"])
         yield flags.FLAGS
 
 
 @pytest.fixture(autouse=True)
 def _in_the_project(monkeypatch):
-    monkeypatch.chdir(ROOT)  # flagfiles name each other from there
+    monkeypatch.chdir(ROOT)
 
 
 def test_there_are_flagfiles():
@@ -42,12 +42,13 @@ def test_there_are_flagfiles():
 def test_flagfile_makes_a_recipe_and_begins_with_its_command(flagfile):
     first = (ROOT / flagfile).read_text().splitlines()[0]
     assert first.startswith("# ofa-")
-    assert f"--flagfile={flagfile}" in first
+    preset = flagfile.removeprefix("flags/").removesuffix(".flags")
+    assert f"--preset={preset}" in first.split()
     command = quickstart if first.startswith("# ofa-quickstart ") else train
     with read(flagfile, command) as values:
         space = get_space(values.space)
         recipe = train._recipe(space)
-        begins_anew = recipe.phases[0].name in ("largest", "sandwich")
+        begins_anew = recipe.phases[0].name in ("largest", "sandwich") or not recipe.kd_ratio
         # A phase alone needs the weights of the one before, whose file its comment names.
         assert begins_anew or "--init=" in (ROOT / flagfile).read_text()
     assert set(recipe.resolutions) <= set(space.resolutions)

@@ -6,7 +6,7 @@ import json
 import pathlib
 
 import pytest
-from cli_helpers import ROOT, Ended, run
+from cli_helpers import Ended, run
 
 SMALL = (
     "--epochs=2,0.5,0.5,0.5",
@@ -37,8 +37,7 @@ SUBNET_FILES = {
 
 
 def quickstart(workdir: pathlib.Path) -> Ended:
-    flagfile = ROOT / "flags" / "quickstart.flags"
-    ended = run("quickstart", f"--flagfile={flagfile}", f"--workdir={workdir}", *SMALL)
+    ended = run("quickstart", f"--workdir={workdir}", *SMALL)
     assert ended.code == 0, ended.err
     return ended
 
@@ -63,6 +62,7 @@ def test_quickstart_and_again(tmp_path):
         "search.json",
         "measurements.jsonl",
         "results.json",
+        "report.html",
         "checkpoints/phase_largest.npz",
     }
     left = files(workdir)
@@ -106,5 +106,12 @@ def test_quickstart_and_again(tmp_path):
         for path, time in times.items()
         if path.stat().st_mtime_ns != time
     }
-    assert redone <= {"results.json", "pictures"}  # made anew from what is there, in seconds
+    assert redone <= {
+        "results.json",
+        "pictures",
+        "report.html",
+    }  # made anew from what is there, in seconds
     assert files(workdir)["results.json"] == left["results.json"]
+    assert files(workdir)["report.html"] == left["report.html"]
+    for ended in (first, second):
+        assert ended.err.splitlines()[-1].endswith(f"browser: {(workdir / 'report.html').as_uri()}")

@@ -1,13 +1,15 @@
-"""ofa-report: what it makes of a job's files, and one message where one of them cannot serve."""
+"""ofa-report: what it makes of a job's files, and what it says where one of them cannot serve."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import pathlib
+import shutil
+from unittest import mock
 
 import pytest
-from cli_helpers import assert_one_message, run
+from cli_helpers import Ended, assert_one_message, run
 from search_helpers import measurement
 
 from mobile_bench.results import Device, Settings
@@ -30,7 +32,7 @@ def reported(tmp_path) -> pathlib.Path:
         "class_names": ["cat", "dog"],
         "eval_crop": 1.0,
         "calibration_images": 8,
-        "recipe": {},
+        "recipe": {"checkpoint": "ab12", "new_head": False},  # imported
     }
     write_json(tmp_path / "config.json", config)
     arch = TINY.min().to_dict()
@@ -49,10 +51,32 @@ def reported(tmp_path) -> pathlib.Path:
     return tmp_path
 
 
+@pytest.fixture
+def undrawn():
+    """No pictures, which take a second."""
+    with mock.patch.multiple(
+        "ofa_tf.report", plot_pareto=mock.DEFAULT, plot_architectures=mock.DEFAULT
+    ):
+        yield
+
+
+def assert_nothing_written(folder: pathlib.Path) -> None:
+    assert not {"results.json", "pictures", "report.html"} & {p.name for p in folder.iterdir()}
+
+
+def assert_page_only(ended: Ended, folder: pathlib.Path, *parts: str) -> None:
+    """It wrote the page, and said in a line why there is no table."""
+    assert ended.code == 0, ended.err
+    (line,) = [line for line in ended.err.splitlines() if line.startswith("There is no table of")]
+    assert all(part in line for part in parts), line
+    assert (folder / "report.html").read_text().endswith("</html>\n")
+    assert not (folder / "results.json").exists()
+
+
 def test_without_a_predictor_of_the_job_there_is_no_cloud(reported):
     ended = run("report", f"--workdir={reported}")
     assert ended.code == 0, ended.err
-    assert "accuracy_predictor.npz is missing, so the picture has the chosen subnets" in ended.err
+    assert "accuracy_predictor.npz is missing, so the pictures have the chosen subnets" in ended.err
     assert {path.name for path in (reported / "pictures").iterdir()} == {
         "architectures.png",
         "pareto.png",
@@ -65,6 +89,9 @@ def test_without_a_predictor_of_the_job_there_is_no_cloud(reported):
     assert row["predicted_latency_ms"] == pytest.approx(0.1 * len(blocks))
     assert "small" in ended.out
     assert "62.5" in ended.out
+    page = (reported / "report.html").read_text()
+    assert ">62.50<" in page
+    assert ended.err.splitlines()[-1] == f"Report: {(reported / 'report.html').as_uri()}"
 
 
 @pytest.mark.parametrize(
@@ -75,6 +102,7 @@ def test_a_damaged_card(reported, content):
     (reported / CARD).write_text(content)
     ended = run("report", f"--workdir={reported}")
     assert_one_message(ended, 1, f"{CARD} is damaged: ", "Run ofa-export again.")
+    assert_nothing_written(reported)
 
 
 def test_a_file_without_its_accuracy(reported):
@@ -83,15 +111,20 @@ def test_a_file_without_its_accuracy(reported):
     (reported / CARD).write_text(json.dumps(card))
     ended = run("report", f"--workdir={reported}")
     assert_one_message(ended, 1, f"{CARD} is damaged: it does not tell the arch, or name, bytes")
+    assert_nothing_written(reported)
+
+
+def test_a_file_that_is_gone(reported):
+    (reported / MODEL).unlink()
+    ended = run("report", f"--workdir={reported}")
+    assert_one_message(ended, 1, f"{MODEL} is missing. ", "Run ofa-export again.")
+    assert_nothing_written(reported)
 
 
 def test_what_is_not_exported(reported):
-    (reported / MODEL).unlink()
-    ended = run("report", f"--workdir={reported}")
-    assert_one_message(ended, 1, f"{MODEL} could not be read: ", "Run ofa-export again.")
     (reported / CARD).unlink()
     ended = run("report", f"--workdir={reported}")
-    assert_one_message(ended, 2, f"{CARD} is missing. Run ofa-export first.")
+    assert_page_only(ended, reported, f"{CARD} is missing. Run ofa-export first.")
 
 
 def test_what_was_exported_before_another_search(reported):
@@ -99,14 +132,86 @@ def test_what_was_exported_before_another_search(reported):
     found["subnets"][0]["arch"] = TINY.max().to_dict()
     write_json(reported / "search.json", found)
     ended = run("report", f"--workdir={reported}")
-    assert_one_message(ended, 2, f"{CARD} is of another arch than ", "search.json has now. Run of")
-    assert not (reported / "results.json").exists()
+    assert_page_only(ended, reported, f"{CARD} is of another arch than ", "json has now. Run of")
 
 
 def test_another_file_than_was_measured(reported):
     (reported / MODEL).write_bytes(b"other")
     ended = run("report", f"--workdir={reported}")
-    assert_one_message(ended, 2, f"{MODEL} is not measured in ", "Run mobile-bench on it first.")
+    assert_page_only(ended, reported, f"{MODEL} is not measured in ", "Run mobile-bench on it ")
+
+
+def search_for(folder: pathlib.Path, table: str) -> None:
+    """What ofa-search leaves that was given a budget on the device of a table."""
+    found = read_json(folder / "search.json")
+    found["settings"] = {"tables": {"latency_ms": {table: "ab"}}}
+    found["subnets"][0] |= {"predicted_latency_ms": 99.0, "budget_ms": 100.0}
+    found["subnets"][0]["precision"] = "int8"
+    write_json(folder / "search.json", found)
+
+
+@pytest.mark.parametrize(
+    ("table", "budget"),
+    [("latency_host_float32_1t.json", 100.0), ("latency_R58_int8_2t.json", None)],
+)
+def test_predictions_are_of_the_device_that_was_measured(reported, undrawn, table, budget):
+    search_for(reported, table)
+    assert run("report", f"--workdir={reported}").code == 0
+    (row,) = read_json(reported / "results.json")
+    blocks = TINY.blueprint(TINY.min(), 2).blocks
+    assert row["predicted_latency_ms"] == pytest.approx(0.1 * len(blocks))
+    assert row["precision"] == "float32"
+    assert row.get("budget_ms") == budget
+
+
+@pytest.mark.parametrize("watched", ["op_profile", "memory"])
+def test_what_was_slowed_by_watching_does_not_count(reported, undrawn, watched):
+    settings, sha256 = Settings(**{watched: True}), hashlib.sha256(b"model").hexdigest()
+    row = measurement(MODEL.name, 900.0, sha256=sha256, settings=settings, date="2026-01-01")
+    append_json(reported / "measurements.jsonl", row.to_dict())
+    assert run("report", f"--workdir={reported}").code == 0
+    (row,) = read_json(reported / "results.json")
+    assert row["measured_latency_ms"] == {"float32": 0.25}
+
+
+def test_a_job_that_was_only_trained(reported):
+    shutil.rmtree(reported / "subnets")
+    for name in ("search.json", "measurements.jsonl", "latency_host_float32_1t.json"):
+        (reported / name).unlink()
+    ended = run("report", f"--workdir={reported}")
+    assert_page_only(ended, reported, "search.json is missing. Run ofa-search first.")
+    assert f"ofa-search --workdir={reported}" in (reported / "report.html").read_text()
+
+
+def test_no_job(tmp_path):
+    ended = run("report", f"--workdir={tmp_path}")
+    assert_one_message(ended, 2, "holds no job. Run ofa-train or ofa-import")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("latency_host_float32_1t.json", "The latency table "),
+        ("accuracy_predictor.npz", "is no accuracy predictor"),
+        ("measurements.jsonl", "line 1: not a measurement"),
+        ("search.json", "could not be read as JSON"),
+    ],
+)
+def test_damaged_files_leave_everything_as_it_was(reported, name, told):
+    for written in ("results.json", "report.html"):
+        (reported / written).write_text("of an earlier run")
+    (reported / name).write_text("damaged\n")
+    before = {path: path.read_bytes() for path in reported.rglob("*") if path.is_file()}
+    ended = run("report", f"--workdir={reported}")
+    assert_one_message(ended, 1, told, name)
+    assert {path: path.read_bytes() for path in reported.rglob("*") if path.is_file()} == before
+
+
+def test_a_page_that_cannot_be_written(reported, undrawn):
+    (reported / "report.html").mkdir()
+    ended = run("report", f"--workdir={reported}")
+    assert_one_message(ended, 1, "report.html could not be written: ")
 
 
 @pytest.mark.parametrize(
@@ -119,7 +224,7 @@ def test_another_file_than_was_measured(reported):
         {"date": "2024-12-31T00:00:00+00:00"},
     ],
 )
-def test_rows_of_other_devices_flags_and_days_do_not_count(reported, changes):
+def test_rows_of_other_devices_flags_and_days_do_not_count(reported, undrawn, changes):
     sha256 = hashlib.sha256(b"model").hexdigest()
     row = measurement("other.tflite", 999.0, sha256=sha256, **changes)
     append_json(reported / "measurements.jsonl", row.to_dict())

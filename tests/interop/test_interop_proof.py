@@ -201,7 +201,8 @@ def relative_errors(actual: dict, expected: dict) -> dict[str, float]:
     nothing = 1e-6 * max(norms.values())
     errors = {name: np.linalg.norm(actual[name] - expected[name]) for name in expected}
     together = np.linalg.norm(list(errors.values())) / np.linalg.norm(list(norms.values()))
-    return {n: errors[n] / max(norms[n], nothing) for n in errors} | {"all": together}
+    # Plain numbers: what a test records has to pass from one process to another.
+    return {n: float(errors[n] / max(norms[n], nothing)) for n in errors} | {"all": float(together)}
 
 
 def draw_labels(seed: int) -> np.ndarray:

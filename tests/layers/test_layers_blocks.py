@@ -27,6 +27,7 @@ from ofa_tf.layers import (
     InvertedResidualBlock,
     MaxPoolBlock,
 )
+from ofa_tf.layers.blocks import _ACTIVATIONS
 from ofa_tf.spaces import blueprint
 
 LARGEST = blueprint.InvertedResidual(
@@ -444,6 +445,10 @@ def test_every_width_of_a_bottleneck_is_one_trace(rng):
             expected = computed_bottleneck(part, block.active_weights(part), inputs)
             assert_near(run(inputs, part.sizes.values()), expected)
     assert traces == 1
+
+
+def test_blueprints_and_layers_know_the_same_activations():
+    assert set(_ACTIVATIONS) == set(blueprint.ACTIVATIONS)
 
 
 NAMES = {

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import os
+import pathlib
+import tempfile
 from collections.abc import Mapping
 
+import document
 import numpy as np
 from hypothesis import strategies as st
 
@@ -17,8 +22,8 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 @st.composite
 def any_space(draw) -> SearchSpace:
-    """One of the built-in spaces, whole or restricted on any of its axes."""
-    space = get_space(draw(st.sampled_from(list_spaces())))
+    """A built-in space or a user's own, whole or restricted on any of its axes."""
+    space = draw(st.sampled_from([*map(get_space, list_spaces()), *own_spaces()]))
     kept = {}
     for field in FIELDS:
         choices = getattr(space, field)
@@ -92,3 +97,12 @@ def assert_in_space(space: SearchSpace, codes: np.ndarray) -> None:
                 else:
                     assert kernels[place] == expands[place] == OFF
             start += most
+
+
+@functools.cache
+def own_spaces() -> tuple[SearchSpace, ...]:
+    """The spaces of the files that docs/SEARCH_SPACE.md has the reader write."""
+    with tempfile.TemporaryDirectory() as folder:
+        document.write_files(pathlib.Path(folder))
+        names = ("my_space.py", "my_family.py:plain_small", "my_family.py:plain")
+        return tuple(get_space(os.path.join(folder, name)) for name in names)

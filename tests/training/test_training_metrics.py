@@ -32,7 +32,8 @@ def scalars(folder) -> dict[str, list[tuple[int, float]]]:
 def test_rows_are_lines_of_json_and_scalars(tmp_path):
     log = MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "tensorboard", 0)
     log.write(3, phase="largest", loss=1.5, gradient_norm=None, skipped_steps=0)
-    log.write(3, phase="largest", when="after", accuracy={"small": 0.25, "large": 0.5})
+    accuracies = {"small": 0.25, "large": 0.5}
+    log.write(3, of={"num_images": 9}, phase="largest", when="after", accuracy=accuracies)
     log.write(6, phase="kernel", loss=1.25)
     assert rows(tmp_path / "metrics.jsonl") == [
         {"step": 3, "phase": "largest", "loss": 1.5, "gradient_norm": None, "skipped_steps": 0},
@@ -41,6 +42,7 @@ def test_rows_are_lines_of_json_and_scalars(tmp_path):
             "phase": "largest",
             "when": "after",
             "accuracy": {"small": 0.25, "large": 0.5},
+            "num_images": 9,
         },
         {"step": 6, "phase": "kernel", "loss": 1.25},
     ]

@@ -12,7 +12,15 @@ from training_helpers import PLAIN, TINY, recipe
 from ofa_tf.errors import UsageError
 from ofa_tf.spaces import get_space
 from ofa_tf.training.corners import corner_archs, watched_archs
-from ofa_tf.training.phases import FINETUNE, PHASE_NAMES, SANDWICH, SCHEDULES, Phase, Teacher
+from ofa_tf.training.phases import (
+    FINETUNE,
+    PHASE_NAMES,
+    SANDWICH,
+    SCHEDULES,
+    SINGLE,
+    Phase,
+    Teacher,
+)
 from ofa_tf.training.recipe import Recipe
 from ofa_tf.training.sampler import step_archs
 
@@ -95,6 +103,27 @@ def test_fine_tuning_is_of_one_subnet_that_learns_from_the_largest():
     assert found == corner_archs(Phase("kernel", 1, 0.1).restrict(TINY), (24,))
 
 
+def test_a_single_subnet_has_no_teacher():
+    phase, arch = Phase(SINGLE, 1, 0.1), TINY.restrict(resolutions=[28]).min()
+    made = recipe(phase, resolutions=(28,), arch=arch)
+    assert (made.teacher(phase), phase.widens) == (Teacher.NONE, False)
+    assert step_archs(phase, TINY, 0, 3, made.arch) == [arch]
+    assert watched_archs(made, phase, TINY, (28,)) == {"subnet": arch}
+
+
+@pytest.mark.parametrize("name", ["expand2", SANDWICH])
+def test_without_distillation_there_is_no_teacher(name):
+    phase = Phase(name, 1, 0.1, subnets_per_step=2)
+    assert recipe(phase).teacher(phase) is phase.teacher
+    assert recipe(phase, kd_ratio=0.0).teacher(phase) is Teacher.NONE
+
+
+def test_sorting_is_part_of_a_recipe_where_it_is_off():
+    phase = Phase("expand2", 1, 0.1)
+    assert "sort_channels" not in recipe(phase).to_dict()  # as in those of older jobs
+    assert recipe(phase, sort_channels=False).to_dict()["sort_channels"] is False
+
+
 def test_the_arch_is_part_of_a_recipe_where_there_is_one():
     arch = TINY.restrict(resolutions=[28]).min()
     made = recipe(Phase(FINETUNE, 1, 0.1), resolutions=(28,), arch=arch)
@@ -105,7 +134,8 @@ def test_the_arch_is_part_of_a_recipe_where_there_is_one():
 @pytest.mark.parametrize(
     ("name", "changes", "expected"),
     [
-        (FINETUNE, {}, "arch goes with phase finetune, which trains it; got the arch None with"),
+        (FINETUNE, {}, "with phase finetune or single, which trains it; got the arch None with"),
+        (SINGLE, {}, "with phase finetune or single, which trains it; got the arch None with"),
         ("kernel", {"arch": TINY.min()}, "with phase kernel."),
         (FINETUNE, {"arch": TINY.min()}, "resolutions is the arch's own, 24, not 24, 32."),
     ],
@@ -118,7 +148,8 @@ def test_an_arch_that_does_not_fit_is_refused(name, changes, expected):
 
 def test_the_sandwich_opens_all():
     assert Phase(SANDWICH, 1, 0.1, subnets_per_step=2).restrict(W1).num_subnets == W1.num_subnets
-    assert SCHEDULES == {"progressive": PHASE_NAMES, "sandwich": ("sandwich",)}
+    names = {"sandwich": ("sandwich",), "single": ("single",)}
+    assert {"progressive": PHASE_NAMES, **names} == SCHEDULES
 
 
 @pytest.mark.parametrize("batch_size", [64, 128, 2048])
@@ -186,7 +217,9 @@ def test_bad_order_of_phases_is_refused(names):
         recipe(*(Phase(name, 1, 0.1, subnets_per_step=1 + (name == SANDWICH)) for name in names))
     message = str(error.value)
     assert message.startswith("phases keep the order largest, kernel, depth1, depth2, expand1,")
-    assert message.endswith(f"or are sandwich or finetune alone; got {', '.join(names) or 'none'}.")
+    assert message.endswith(
+        f"or are sandwich, finetune or single alone; got {', '.join(names) or 'none'}."
+    )
 
 
 @pytest.mark.parametrize(

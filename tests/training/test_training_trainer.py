@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -173,6 +174,61 @@ def test_without_init_a_later_phase_is_refused(shapes, shared_supernet, tmp_path
     assert str(error.value).startswith(
         "phases begin with kernel, so the weights of an earlier phase are needed: give its "
     )
+
+
+def test_without_distillation_any_phase_may_be_the_first(shapes, shared_supernet, tmp_path):
+    made = recipe(Phase("expand2", steps(2), 0.1, subnets_per_step=2), kd_ratio=0.0)
+    trainer = make_trainer(shapes, tmp_path, made, shared_supernet)
+    trainer.fit()
+    assert trainer.largest is None
+    assert not trainer.workdir.teacher.exists()
+    assert [row["when"] for row in rows(trainer.workdir.metrics) if "when" in row] == ["after"]
+
+
+def test_without_distillation_init_needs_no_teacher_beside_it(
+    chained, shapes, shared_supernet, tmp_path
+):
+    init = tmp_path / "elsewhere" / "phase_depth2.npz"
+    init.parent.mkdir()
+    init.write_bytes(chained.workdir.phase("depth2").read_bytes())
+    made = recipe(Phase("expand1", steps(2), 0.1), kd_ratio=0.0)
+    trainer = make_trainer(shapes, tmp_path / "job", made, shared_supernet, init=init)
+    trainer.fit()
+    assert not trainer.workdir.teacher.exists()
+
+
+def test_unsorted_channels_stay_as_the_phase_before_left_them(
+    chained, shapes, shared_supernet, tmp_path
+):
+    init = chained.workdir.phase("depth2")
+    made = dataclasses.replace(phases("expand1"), sort_channels=False)
+    trainer = make_trainer(shapes, tmp_path, made, shared_supernet, kind=Recording, init=init)
+    trainer.fit()
+    left = Supernet(TINY, len(CLASSES))
+    checkpoints.load(init, weights=left.variables)
+    assert_equal(values(left.variables), trainer.started["expand1"])
+
+
+def test_a_single_subnet_is_trained_alone(shapes, shared_supernet, tmp_path):
+    arch = TINY.restrict(resolutions=[24]).min()
+    made = recipe(Phase("single", steps(2), 0.1), resolutions=(24,), arch=arch)
+    trainer = make_trainer(shapes, tmp_path, made, shared_supernet)
+    before = [[v.numpy().copy() for v in block.variables] for block in shared_supernet.blocks]
+    trainer.fit()
+    found = [row for row in rows(trainer.workdir.metrics) if "accuracy" in row]
+    assert [list(row["accuracy"]) for row in found] == [["subnet"]]
+    assert trainer.workdir.phase("single").exists()
+    used = {block.name for block in TINY.blueprint(arch, len(CLASSES)).blocks}
+    for block, old in zip(shared_supernet.blocks, before, strict=True):
+        # Betas do not decay; a projection's has no gradient, for the next batch norm takes it out.
+        moved = [
+            np.any(variable.numpy() != value)
+            for variable, value in zip(block.variables, old, strict=True)
+            if variable.path.endswith("depthwise_bn/beta")
+        ]
+        assert all(each == (block.plan.name in used) for each in moved)
+    with pytest.raises(UsageError, match="it takes no init"):
+        make_trainer(shapes, tmp_path, made, shared_supernet, init=trainer.workdir.phase("single"))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,238 @@
+"""Searched subnets against random ones of the same latency and against uniform ones.
+
+The accuracies are those of the supernet, recalibrated, on all test images; the latencies are
+measured on this host, one thread, from the .tflite files of all subnets in turn.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import records
+from tqdm import tqdm
+
+import mobile_bench
+from ofa_tf.data import MEAN, STD
+from ofa_tf.errors import FailureError, UsageError
+from ofa_tf.export import Interface, convert_subnet
+from ofa_tf.files import append_json, read_json, write_bytes, write_json
+from ofa_tf.job import Job
+from ofa_tf.models import build_subnet
+from ofa_tf.search import AccuracyPredictor, LatencyTable
+from ofa_tf.spaces import Arch
+from ofa_tf.training.finetuning import is_finished
+from study_parts.accuracies import of_arch
+from study_parts.plan import NUM_CLASSES, Plan
+from study_parts.trainings import Run, weights_of
+
+_STEPS = ("latency", "predictor", "search")
+_STEPS_FILE = "steps.jsonl"
+_RANDOM_RANGE = 0.95  # of the budget, at least, is a random arch's predicted latency
+
+
+class Subnet(NamedTuple):
+    """A subnet of the comparison."""
+
+    group: str  # "searched", "random" or "uniform"
+    name: str
+    budget_ms: float | None
+    arch: Arch
+
+
+def search(plan: Plan, run: Run, workdir: pathlib.Path, results: pathlib.Path) -> None:
+    """Searches the trained supernet, measures what it is compared with, and writes the CSVs.
+
+    Raises:
+        UsageError: it is not trained to its end.
+        FailureError: a step ended with an error.
+    """
+    if not is_finished(run.workdir):
+        raise UsageError(f"{run.workdir.path} is not trained yet: run this with --only=train.")
+    # What was found with other weights does not count.
+    weights = weights_of(run, run.workdir.config()["recipe"]["phases"][-1]["name"])
+    budgets = f"--num_budgets={plan.num_budgets}"
+    flags = (plan.latency_flags, plan.predictor_flags, (*plan.predictor_flags, budgets))
+    for step, its_flags in zip(_STEPS, flags, strict=True):
+        steps = _rows(workdir / _STEPS_FILE, weights)
+        if not any(row["step"] == step and row["done"] for row in steps):
+            _run_step(step, its_flags, run, workdir, weights)
+    job = Job(run.workdir)
+    table = job.latency_table()
+    subnets = list(_subnets(plan, job, table))
+    accuracies = _accuracies(job, subnets, workdir / "search_accuracies.jsonl", weights)
+    latencies = _latencies(plan, subnets, workdir)
+    predictor = AccuracyPredictor.load(job.workdir.accuracy_predictor, plan.space)
+    rows = []
+    for subnet in subnets:
+        codes = plan.space.encode([subnet.arch])
+        measured = latencies[_file(subnet.arch)]
+        rows.append(
+            {
+                "group": subnet.group,
+                "name": subnet.name,
+                "budget_ms": subnet.budget_ms or "",
+                "predicted_ms": round(float(table(codes)[0]), 5),
+                "measured_ms": round(measured.median_us / 1e3, 5),
+                "spread": round(measured.spread, 4),
+                "valid": measured.verdict.valid,
+                "predicted_accuracy": round(float(predictor(codes)[0]), 5),
+                "accuracy": accuracies[subnet.arch],
+                "test_images": job.data.num_test,
+                "seed": run.seed,
+                **of_arch(plan.space, subnet.arch),
+            }
+        )
+    records.write_csv(results / "search.csv", rows)
+    _write_predictors(job, table, results)
+    _write_steps(_rows(workdir / _STEPS_FILE, weights), results)
+
+
+def _rows(path: pathlib.Path, weights: str) -> list[dict[str, Any]]:
+    """The JSON lines of a file, if there is one, that are of these weights."""
+    rows = map(json.loads, path.read_text().splitlines()) if path.exists() else ()
+    return [row for row in rows if row.get("weights") == weights]
+
+
+def _run_step(
+    step: str, flags: Sequence[str], run: Run, workdir: pathlib.Path, weights: str
+) -> None:
+    """Runs an ofa-* command, or goes on with it; keeps what it took, of each sitting."""
+    command = [sys.executable, "-m", f"ofa_tf.cli.{step}", f"--workdir={run.workdir.path}", *flags]
+    print(f"ofa-{step} {' '.join(command[3:])}", flush=True)
+    start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    code = subprocess.run(command, env=os.environ).returncode
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    row = {"step": step, "seconds": time.monotonic() - start, "cpu_seconds": spent}
+    append_json(workdir / _STEPS_FILE, row | {"weights": weights, "done": code == 0})
+    if code:
+        raise FailureError(f"ofa-{step} ended with exit code {code}; see above.")
+
+
+def _subnets(plan: Plan, job: Job, table: LatencyTable) -> Iterator[Subnet]:
+    """The searched subnets, random ones of nearly their budgets, and all uniform ones.
+
+    Uniform ones are as deep as the space has them, with one expand ratio and one kernel size
+    everywhere: a network that is shrunk by its width and resolution.
+    """
+    chosen = [(row["budget_ms"], row["arch"]) for row in job.chosen_subnets()]
+    for budget, arch in chosen:
+        yield Subnet("searched", f"{budget:g}ms", budget, plan.space.arch(arch))
+    codes = plan.space.sample_codes(20_000, np.random.default_rng(0))
+    latencies = table(codes)
+    for budget, _ in chosen:
+        fits = codes[(latencies >= _RANDOM_RANGE * budget) & (latencies <= budget)]
+        for number, arch in enumerate(plan.space.decode(fits[: plan.num_random]), 1):
+            yield Subnet("random", f"{budget:g}ms-{number}", budget, arch)
+    for kernel in plan.space.kernel_sizes:
+        for expand in plan.space.expand_ratios:
+            for resolution in plan.space.resolutions:
+                only = plan.space.restrict(
+                    kernel_sizes=[kernel], expand_ratios=[expand], resolutions=[resolution]
+                )
+                name = f"k{kernel}-e{expand:g}-r{resolution}"
+                yield Subnet("uniform", name, None, only.max())
+
+
+def _accuracies(
+    job: Job, subnets: Sequence[Subnet], path: pathlib.Path, weights: str
+) -> dict[Arch, float]:
+    """Of each arch on all test images; those in the file are not evaluated again."""
+    found = {job.space.arch(row["arch"]): row["accuracy"] for row in _rows(path, weights)}
+    missing = [subnet.arch for subnet in subnets if subnet.arch not in found]
+    evaluator = job.evaluator("test") if missing else None
+    for arch in tqdm(list(dict.fromkeys(missing)), "evaluate subnets", unit="subnet"):
+        found[arch] = evaluator.accuracy(arch)
+        row = {"weights": weights, "arch": arch.to_dict(), "accuracy": found[arch]}
+        append_json(path, row)
+    return found
+
+
+def _file(arch: Arch) -> str:
+    """A name for the file of an arch."""
+    parts = (arch.depths, arch.kernel_sizes, arch.expand_ratios)
+    digits = "-".join("".join(f"{value:g}" for value in values) for values in parts)
+    return f"{digits}-{arch.resolution}.tflite"
+
+
+def _latencies(
+    plan: Plan, subnets: Sequence[Subnet], workdir: pathlib.Path
+) -> dict[str, mobile_bench.Summary]:
+    """The files of all archs, measured in turn: by name of the file."""
+    folder = workdir / "files"
+    interface = Interface((MEAN, STD))
+    archs = list(dict.fromkeys(subnet.arch for subnet in subnets))
+    for arch in tqdm(archs, "convert subnets", unit="subnet"):
+        path = folder / _file(arch)
+        if not path.exists():  # weights do not count for its latency
+            blueprint = plan.space.blueprint(arch, NUM_CLASSES)
+            model = build_subnet(blueprint, batch_size=1, **interface.build_options)
+            write_bytes(path, convert_subnet(model, blueprint, interface, "float32"))
+    path = workdir / "measurements.jsonl"
+    before = mobile_bench.read_rows(path).measurements if path.exists() else []
+    bar = tqdm(desc="measure files", unit="run")
+
+    def progress(done: int, total: int, _: str) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    with bar:
+        new = mobile_bench.measure(
+            [folder / _file(arch) for arch in archs],
+            rounds=plan.rounds,
+            min_secs=0.3,
+            warmup_min_secs=0.1,
+            resume_rows=before,
+            progress=progress,
+            on_result=lambda row: append_json(path, row.to_dict()),
+        )
+    summaries = mobile_bench.summarize([*before, *new])
+    # The newest counts, where there are some of other settings.
+    summaries.sort(key=lambda summary: summary.date)
+    return {pathlib.Path(summary.model).name: summary for summary in summaries}
+
+
+def _write_predictors(job: Job, table: LatencyTable, results: pathlib.Path) -> None:
+    """Held-out truth and prediction of both predictors, a row each."""
+    report = read_json(job.workdir.accuracy_report)
+    rows = [
+        {"predictor": "accuracy", "measured": truth, "predicted": predicted}
+        for truth, predicted in zip(report["accuracies"], report["predictions"], strict=True)
+    ]
+    rows += [
+        {
+            "predictor": "latency_ms",
+            "measured": row["measured_ms"],
+            "predicted": row["predicted_ms"],
+        }
+        for row in table.report["subnets"]
+    ]
+    records.write_csv(results / "predictors.csv", rows)
+    latency = {name: table.report[name] for name in ("n", "mape", "bias", "worst", "kendall")}
+    accuracy = {
+        name: value for name, value in report.items() if isinstance(value, (int, float, str))
+    }
+    quality: dict[str, Any] = {"accuracy": accuracy, "latency": latency}
+    write_json(results / "predictors.json", quality)
+
+
+def _write_steps(rows: Sequence[dict[str, Any]], results: pathlib.Path) -> None:
+    """What the steps took, over all sittings."""
+    sums = [
+        {
+            "step": step,
+            "seconds": round(sum(row["seconds"] for row in rows if row["step"] == step), 1),
+            "cpu_seconds": round(sum(row["cpu_seconds"] for row in rows if row["step"] == step), 1),
+        }
+        for step in _STEPS
+    ]
+    records.write_csv(results / "steps.csv", sums)

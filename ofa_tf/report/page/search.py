@@ -1,0 +1,171 @@
+"""What ofa-search found: the chosen subnets, and whole fronts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ofa_tf.report.page.reading import Fields, Source, changed, read_fields
+from ofa_tf.spaces import Arch, SearchSpace
+from ofa_tf.workdir import Workdir
+
+_REMEDY = "Remove it and run ofa-search again."
+MEASURES = {  # names and units
+    "latency_ms": ("latency", "ms"),
+    "macs_m": ("MACs", "M"),
+    "params_m": ("parameters", "M"),
+    "file_kb": ("file", "kB"),
+    "memory_kb": ("activations", "kB"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A subnet that came into question for a scenario; accuracies are 0..1."""
+
+    arch: Arch
+    predicted_accuracy: float
+    evaluated_accuracy: float | None
+    measures: Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """The subnet of a scenario.
+
+    Args:
+        name: of the scenario and of the subnet's folder.
+        limits: by the name of a measure.
+        best: the subnet.
+        candidates: all that were ranked, the best first; none where it was taken as found.
+    """
+
+    name: str
+    limits: Mapping[str, float]
+    best: Candidate
+    candidates: tuple[Candidate, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """search.json.
+
+    Args:
+        chosen: the subnets.
+        own_predictor: False where it was given the accuracy predictor.
+        weights: the hash of the supernet's; None where it does not tell.
+    """
+
+    chosen: tuple[Chosen, ...]
+    own_predictor: bool
+    weights: str | None
+    source: Source
+
+
+@dataclasses.dataclass(frozen=True)
+class Front:
+    """A front of predicted accuracy against a measure, by rising cost: (cost, accuracy 0..1)."""
+
+    measure: str
+    points: tuple[tuple[float, float], ...]
+    source: Source
+
+
+def measure_name(measure: str) -> tuple[str, str]:
+    """Name and unit of a measure, also of the latency on a device: `note10_ms`."""
+    if measure in MEASURES:
+        return MEASURES[measure]
+    what, _, unit = measure.rpartition("_")
+    return f"latency on {what}", unit
+
+
+def read_search(workdir: Workdir, space: SearchSpace, command: str) -> Search | None:
+    """Reads search.json; None where there is none. Raises FailureError where it is damaged."""
+    path = workdir.search_result
+    if not path.exists():
+        return None
+    fields = read_fields(path, _REMEDY)
+    settings = fields.fields("settings")
+    return Search(
+        chosen=tuple(_chosen(row, space) for row in fields.several("subnets")),
+        own_predictor="accuracy_predictor" not in settings,
+        weights=(settings.text_or_none("fingerprint") or "").split("-")[0] or None,
+        source=Source(path.name, command, (*_facts(settings), ("last written", changed(path)))),
+    )
+
+
+def read_fronts(workdir: Workdir, command: str) -> tuple[Front, ...]:
+    """Reads all front_MEASURE.json that there are. Raises FailureError where one is damaged."""
+    fronts = []
+    for measure in MEASURES:
+        path = workdir.front(measure)
+        if not path.exists():
+            continue
+        fields = read_fields(path, _REMEDY)
+        facts = (*_facts(fields.fields("settings")), ("last written", changed(path)))
+        points = tuple(
+            (row.number(measure), row.number("predicted_accuracy"))
+            for row in fields.several("subnets")
+        )
+        source = Source(path.name, f"{command} --pareto={measure}", facts)
+        fronts.append(Front(measure, points, source))
+    return tuple(fronts)
+
+
+def _chosen(row: Fields, space: SearchSpace) -> Chosen:
+    limits = row.fields("limits") if "limits" in row else None
+    candidates = row.several("candidates") if "candidates" in row else ()
+    return Chosen(
+        row.text("name"),
+        _numbers(limits),
+        _candidate(row, space),
+        tuple(_candidate(candidate, space) for candidate in candidates),
+    )
+
+
+def _candidate(row: Fields, space: SearchSpace) -> Candidate:
+    try:
+        arch = space.arch(dict(row.fields("arch").items()))
+    except ValueError as error:
+        raise row.error(f"an arch is not of {space.name}: {error}") from error
+    return Candidate(
+        arch,
+        row.number("predicted_accuracy"),
+        row.number_or_none("evaluated_accuracy"),
+        _numbers(row.fields("measures") if "measures" in row else None),
+    )
+
+
+def _numbers(fields: Fields | None) -> dict[str, float]:
+    return {} if fields is None else {name: fields.number(name) for name, _ in fields.items()}
+
+
+def _facts(settings: Fields) -> list[tuple[str, str]]:
+    """What the search went by, as far as it is told."""
+    facts = []
+    if "accuracy_predictor" in settings:
+        files = _files(settings.fields("accuracy_predictor").items())
+        facts.append(("accuracy", f"predicted by {files}, which was given"))
+    elif "num_archs" in settings:
+        archs, images = settings.number("num_archs"), settings.number("arch_images")
+        told = f"predicted, from {archs:g} subnets evaluated on up to {images:g} held-out images"
+        facts.append(("accuracy", told))
+    if "tables" in settings:
+        for measure, files in settings.fields("tables").items():
+            name, unit = measure_name(measure)
+            facts.append((f"{name} ({unit})", f"predicted by {_files(files.items())}"))
+    if "top" in settings:
+        images = settings.number_or_none("rank_images")
+        told = "all held-out images" if images is None else f"up to {images:g} held-out images"
+        facts.append(
+            ("ranking", f"up to {settings.number('top'):g} candidates each, evaluated on {told}")
+        )
+    effort = settings.text_or_none("effort")
+    if effort:
+        facts.append(("evolution", f"{effort} effort, seed {settings.number('seed'):g}"))
+    return facts
+
+
+def _files(hashes: Sequence[tuple[str, Any]]) -> str:
+    return ", ".join(f"{name} (SHA-256 {str(sha256)[:12]}…)" for name, sha256 in hashes)
