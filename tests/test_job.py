@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from job_helpers import make_config
 
 import ofa_tf
 from ofa_tf.errors import FailureError, UsageError
 from ofa_tf.files import write_json
 
-CONFIG = {
-    "space": "ofa_mbv3_tiny",
-    "data": None,
-    "class_names": ["cat", "dog"],
-    "eval_crop": 1.0,
-    "calibration_images": 8,
-    "recipe": {},
-}
 SUBNET = {
     "name": "2ms",
     "arch": ofa_tf.get_space("ofa_mbv3_tiny").min().to_dict(),
@@ -25,7 +18,7 @@ SUBNET = {
 
 @pytest.fixture
 def job(tmp_path):
-    write_json(tmp_path / "config.json", CONFIG)
+    write_json(tmp_path / "config.json", make_config())
     return ofa_tf.load_job(tmp_path)
 
 

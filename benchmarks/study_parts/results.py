@@ -153,6 +153,12 @@ class Results:
             row for row in self.accuracies if (row["subnet"], row["seed"]) == ("largest", "0")
         )
 
+    @property
+    def longer(self) -> Results | None:
+        """The study at another scale, as far as it was done: `--scale=1 --results=.../longer`."""
+        folder = self._folder / "longer"
+        return Results(folder) if folder.exists() else None
+
     # -- search and cost ------------------------------------------------------------------------
 
     def of_group(self, group: str) -> list[Row]:

@@ -50,6 +50,11 @@ def schedules(results: Results) -> str:
     return _of_corners(results, [*SCHEDULES, "open-short"])
 
 
+def schedules_longer(results: Results) -> str:
+    """The same at three times the time, of those that were trained for so long."""
+    return f"{schedules(results.longer)}\n{origin(results.longer)}"
+
+
 def left_out(results: Results) -> str:
     """The corner subnets where a part of progressive shrinking was left out."""
     return _of_corners(results, ["progressive", "no-teacher", "unsorted"])
@@ -235,6 +240,10 @@ class Section(NamedTuple):
         return self.make(results) + picture
 
 
+def _has_longer(results: Results) -> bool:
+    return results.longer is not None
+
+
 def _is_searched(results: Results) -> bool:
     return bool(results.search)
 
@@ -248,6 +257,7 @@ SECTIONS = {
     "schedules": Section(
         schedules, picture=("schedules", "Accuracy of the corner subnets by schedule")
     ),
+    "schedules longer": Section(schedules_longer, _has_longer),
     "left out": Section(left_out),
     "recalibration": Section(recalibration),
     "alone": Section(alone),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from cli_helpers import assert_one_message, run
+from job_helpers import make_config
 
 import ofa_tf
 from ofa_tf.workdir import Workdir
@@ -14,14 +15,6 @@ import ofa_tf
 TINY = ofa_tf.get_space("ofa_mbv3_tiny")
 SPACE = dataclasses.replace(TINY, name="own", resolutions=(24, 32))
 """
-CONFIG = {
-    "space": "own",
-    "data": None,
-    "class_names": ["cat", "dog"],
-    "eval_crop": 1.0,
-    "calibration_images": 8,
-    "recipe": {},
-}
 COMMANDS = {
     "train": ("--epochs=1", "--phases=largest", "--base_lr=0.1"),
     "import": ("--checkpoint=none.pth",),
@@ -37,7 +30,7 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "my_space.py").write_text(TEXT)
     workdir = Workdir("job")
     workdir.keep_space(ofa_tf.get_space("my_space.py"))
-    workdir.start(CONFIG)
+    workdir.start(make_config("own"))
     return tmp_path
 
 

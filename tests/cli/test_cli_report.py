@@ -10,6 +10,7 @@ from unittest import mock
 
 import pytest
 from cli_helpers import Ended, assert_one_message, run
+from job_helpers import make_config
 from search_helpers import measurement
 
 from mobile_bench.results import Device, Settings
@@ -26,15 +27,8 @@ MODEL = CARD.with_name("model_float32.tflite")
 @pytest.fixture
 def reported(tmp_path) -> pathlib.Path:
     """A job of which one subnet was searched with a given predictor, exported and measured."""
-    config = {
-        "space": TINY.name,
-        "data": None,
-        "class_names": ["cat", "dog"],
-        "eval_crop": 1.0,
-        "calibration_images": 8,
-        "recipe": {"checkpoint": "ab12", "new_head": False},  # imported
-    }
-    write_json(tmp_path / "config.json", config)
+    imported = {"checkpoint": "ab12", "new_head": False}
+    write_json(tmp_path / "config.json", make_config(TINY.name, recipe=imported))
     arch = TINY.min().to_dict()
     subnet = {"name": "small", "arch": arch, "predicted_accuracy": 0.7}
     write_json(tmp_path / "search.json", {"settings": {}, "subnets": [subnet]})

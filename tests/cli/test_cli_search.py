@@ -13,6 +13,7 @@ import sys
 import numpy as np
 import pytest
 from cli_helpers import ROOT, assert_one_message, run
+from job_helpers import make_config
 
 from ofa_tf.files import write_json
 from ofa_tf.search import AccuracyPredictor, LatencyTable
@@ -46,15 +47,8 @@ def given(files, **changes) -> list[str]:
 
 def write_job(workdir, space="ofa_mbv3_tiny", classes=10) -> pathlib.Path:
     """The settings of a job, without anything that it trained."""
-    config = {
-        "space": space,
-        "data": {},
-        "class_names": [f"class {i}" for i in range(classes)],
-        "eval_crop": 1.0,
-        "calibration_images": 8,
-        "recipe": {},
-    }
-    write_json(workdir / "config.json", config)
+    names = [f"class {i}" for i in range(classes)]
+    write_json(workdir / "config.json", make_config(space, data={}, class_names=names))
     return workdir
 
 

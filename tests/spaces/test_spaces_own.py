@@ -6,6 +6,7 @@ import dataclasses
 import sys
 
 import pytest
+from job_helpers import make_config
 
 from ofa_tf.errors import FailureError, UsageError
 from ofa_tf.files import write_json
@@ -22,14 +23,6 @@ from ofa_tf.spaces import SearchSpace
 TINY = ofa_tf.get_space("ofa_mbv3_tiny")
 """
 OWN = HEAD + 'SPACE = dataclasses.replace(TINY, name="own", depths=(1, 2))\n'
-CONFIG = {
-    "space": "own",
-    "data": None,
-    "class_names": ["cat", "dog"],
-    "eval_crop": 1.0,
-    "calibration_images": 8,
-    "recipe": {},
-}
 
 
 @pytest.fixture
@@ -158,7 +151,7 @@ def workdir(write, tmp_path) -> Workdir:
     write(OWN)
     workdir = Workdir(tmp_path / "job")
     workdir.keep_space(get_space("my_space.py"))
-    workdir.start(CONFIG)
+    workdir.start(make_config("own"))
     return workdir
 
 
@@ -189,7 +182,7 @@ def test_a_job_of_another_space_is_refused(workdir, write):
         workdir.check_space(get_space("my_space.py"))
     workdir.check_space(TINY)  # of another name: Workdir.check tells
     with pytest.raises(UsageError, match="--space was own, is ofa_mbv3_tiny"):
-        workdir.check(CONFIG | {"space": "ofa_mbv3_tiny"})
+        workdir.check(make_config())
 
 
 def test_a_copy_of_a_job_that_was_never_begun_does_not_stay(write, tmp_path):
@@ -197,7 +190,7 @@ def test_a_copy_of_a_job_that_was_never_begun_does_not_stay(write, tmp_path):
     workdir = Workdir(tmp_path / "job")
     workdir.keep_space(get_space("my_space.py"))
     workdir.keep_space(TINY)
-    workdir.start(CONFIG | {"space": "ofa_mbv3_tiny"})
+    workdir.start(make_config())
     assert workdir.space() == TINY
     assert not workdir.space_file.exists()
 
@@ -213,7 +206,7 @@ def test_a_name_that_a_file_gives_runs_no_file(write, tmp_path, capsys):
     with pytest.raises(UsageError, match=r"There is no search space 'my_space\.py'"):
         built_in_space("my_space.py")
     workdir = Workdir(tmp_path / "job")
-    write_json(workdir.config_file, CONFIG | {"space": "my_space.py"})
+    write_json(workdir.config_file, make_config("my_space.py"))
     with pytest.raises(FailureError, match=r"space\.py, the copy of the file .* is missing"):
         workdir.space()
     assert capsys.readouterr().out == ""
