@@ -71,7 +71,7 @@ def _schedules(figure: Figure, results: Results) -> None:
             color = f"C{trained.index(name)}"
             axes.plot(places, values, marker, ls=":", lw=0.8, color=color, label=label)
     axes.set_xticks(places, [corner.split("_", 1)[1].replace("_", " ") for corner in corners])
-    axes.legend(loc="lower right", frameon=False)
+    axes.legend(loc="best", frameon=False)
 
 
 def _predictors(figure: Figure, results: Results) -> None:
