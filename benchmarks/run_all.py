@@ -73,7 +73,7 @@ PARTS = (
         "--reference --archs=10 --standalone=5 "
         "--space=ofa_mbv3_cifar --resolution=32 --batch_size=128",
         f"{_TINY_STEP} --standalone=0 --evaluated=0",
-        3,
+        2,
         ("reference",),
     ),
     Part(
@@ -81,7 +81,7 @@ PARTS = (
         "train_step.py",
         "--reference --archs=4 --repeats=3 --standalone=0 --evaluated=0 --dtype=bfloat16",
         f"{_TINY_STEP} --standalone=0 --evaluated=0 --dtype=bfloat16",
-        2,
+        1.5,
         ("reference",),
     ),
     Part(
@@ -89,7 +89,7 @@ PARTS = (
         "elastic_forms.py",
         "--repeats=3",
         "--space=ofa_mbv3_tiny --resolution=32 --batch_size=8 --repeats=2",
-        2.5,
+        1.5,
     ),
     Part(
         "input_pipeline",
@@ -97,7 +97,7 @@ PARTS = (
         "--train_step",
         "--train_step --photo_space=ofa_mbv3_tiny --photos=40 --small_space=ofa_mbv3_tiny "
         "--batches=2 --repeats=2",
-        2,
+        1.5,
     ),
     Part(
         "predictors",
@@ -120,7 +120,7 @@ PARTS = (
         "export_formats.py",
         "--random=0 --files=float32-cpu,float32-plain,int8-cpu,int8-plain",
         "--spaces=ofa_mbv3_tiny --random=0 --rounds=1 --files=float32-cpu,int8-cpu --no-keras",
-        6,
+        5.5,
     ),
 )
 
