@@ -85,6 +85,8 @@ def commands_of(page):
     """The commands whose flags a page speaks of, where it does not say of which one."""
     if page.name == "PHONES.md":
         return ["mobile-bench"]
+    if page.name == "RESULTS.md":
+        return ["benchmarks/study.py"]
     if page.parent.name == "benchmarks":
         return [*OFA_COMMANDS, *(f"benchmarks/{file.name}" for file in page.parent.glob("*.py"))]
     return [*OFA_COMMANDS, "mobile-bench"]
