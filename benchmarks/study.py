@@ -53,7 +53,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--scale", type=float, help="all epochs are multiplied by it [1/3]")
     parser.add_argument("--quick", action="store_true", help="a few steps, to see that it runs")
     parser.add_argument("--only", choices=PARTS, help="one part; what it needs must be there")
-    return parser.parse_args()
+    args = parser.parse_args()
+    for name in ("scale", "seeds", "jobs"):
+        value = getattr(args, name)
+        if value is not None and value <= 0:
+            parser.error(f"--{name}={value:g}: expected more than 0.")
+    return args
 
 
 def _study(args: argparse.Namespace) -> None:

@@ -66,6 +66,14 @@ def test_seeds_and_scale(tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.parametrize("flag", ["--scale=0", "--seeds=0", "--jobs=-1"])
+def test_numbers_are_more_than_nothing(flag, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["study.py", "--data_dir=images", flag])
+    with pytest.raises(SystemExit, match="2"):
+        study.main()
+    assert f"{flag}: expected more than 0" in capsys.readouterr().err
+
+
 def test_another_plan_is_refused(tmp_path):
     FULL.keep(tmp_path / "plan.json")
     FULL.keep(tmp_path / "plan.json")
