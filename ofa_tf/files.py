@@ -6,34 +6,106 @@ import contextlib
 import json
 import os
 import pathlib
+import re
+import shutil
+import socket
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 from ofa_tf.errors import FailureError
+
+# Of a file or folder that is being written: hidden, with the host and the process that writes it.
+_TEMPORARY = re.compile(r"\..+\.(?P<host>[^.]*)\.(?P<process>\d+)\.tmp")
+_FOREIGN_SECONDS = 24 * 3600  # after which another host's temporary file is nobody's
+_cleared: set[pathlib.Path] = set()  # the folders that this process looked through
+_clearing = threading.Lock()
 
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Yields a temporary path beside `path`; what is written there is `path` after the block.
 
-    On any error nothing is left at the temporary path and `path` stays as it was.
+    It may be a file or a folder. On any error nothing is left at the temporary path and `path`
+    stays as it was. What a process that was killed left in the folder is removed.
 
     Raises:
         FailureError: the disk refused (read-only, full, no such folder); names the file.
     """
     path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent)
         yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
+        if temporary.is_dir():
+            if path.is_dir():
+                shutil.rmtree(path)
+        else:
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
         raise FailureError(f"{path} could not be written: {error.strerror or error}.") from error
     finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
+
+
+def temporary_path(path: pathlib.Path) -> pathlib.Path:
+    """Where this process writes what becomes `path`; `remove_leftovers` knows it by its name."""
+    return path.with_name(f".{path.name}.{_host()}.{os.getpid()}.tmp")
+
+
+def remove_leftovers(folder: str | os.PathLike) -> None:
+    """Removes what killed processes were writing in a folder, once per process and folder.
+
+    A temporary file is left over when its process is gone or, where that ran on another host, when
+    it was not written to for a day. What cannot be removed stays.
+    """
+    folder = pathlib.Path(os.path.abspath(folder))
+    with _clearing, contextlib.suppress(OSError):
+        if folder in _cleared:
+            return
+        _cleared.add(folder)
+        for entry in list(os.scandir(folder)):
+            found = _TEMPORARY.fullmatch(entry.name)
+            if found and _is_left_over(entry, found["host"], int(found["process"])):
+                _remove(pathlib.Path(entry.path))
+
+
+def _is_left_over(entry: os.DirEntry, host: str, process: int) -> bool:
+    if host == _host():
+        # Before this process wrote here, a file under its number was another's.
+        return process == os.getpid() or not is_running(process)
+    try:
+        return time.time() - entry.stat(follow_symlinks=False).st_mtime > _FOREIGN_SECONDS
+    except OSError:
+        return False
+
+
+def is_running(process: int) -> bool:
+    """Whether there is a process of this number on this host."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _host() -> str:
+    """The name of this host, as a part of a file's name."""
+    return re.sub(r"[^\w-]", "-", socket.gethostname())
+
+
+def _remove(path: pathlib.Path) -> None:
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_bytes(path: str | os.PathLike, content: bytes) -> None:
@@ -65,13 +137,50 @@ def append_json(path: str | os.PathLike, row: dict[str, Any]) -> None:
         raise FailureError(f"{path} could not be written: {error.strerror}.") from error
 
 
-def read_json(path: str | os.PathLike) -> Any:
-    """Reads a JSON file.
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text, which anybody may have written.
 
     Raises:
-        FailureError: the file is missing, unreadable or not JSON; names it.
+        ValueError: it is none, says why; also where Python gives up on its nesting or numbers.
+    """
+    if not text.strip():
+        raise ValueError("it is empty")
+    try:
+        return json.loads(text)
+    except UnicodeDecodeError as error:
+        raise ValueError("it is no text in UTF-8") from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def read_json(path: str | os.PathLike, remedy: str = "", kind: type = object) -> Any:
+    """Reads a JSON file.
+
+    Args:
+        path: the file.
+        remedy: what to do about a damaged file, as whole sentences that end the message.
+        kind: of the value; `dict`, say.
+
+    Raises:
+        FailureError: the file is missing, unreadable, not JSON or of another kind; names it.
     """
     try:
-        return json.loads(pathlib.Path(path).read_text())
+        value = parse_json(pathlib.Path(path).read_bytes())
+        if not isinstance(value, kind):
+            raise ValueError(f"expected {_KINDS[kind]}, not {_KINDS.get(type(value), 'null')}")
     except (OSError, ValueError) as error:
-        raise FailureError(f"{path} could not be read as JSON: {error}.") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise FailureError(
+            f"{path} could not be read as JSON: {reason}. {remedy}".rstrip()
+        ) from error
+    return value
+
+
+_KINDS = {
+    dict: "an object",
+    list: "a list",
+    str: "a text",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+}

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
+from ofa_tf import files
 from ofa_tf.errors import FailureError
-from ofa_tf.files import atomic_path, read_json, write_bytes, write_json
+from ofa_tf.files import atomic_path, read_json, temporary_path, write_bytes, write_json
 
 
 def test_json_round_trip_makes_the_folders(tmp_path):
@@ -62,14 +67,77 @@ def test_a_file_where_a_folder_should_be(tmp_path):
         write_bytes(tmp_path / "file" / "b", b"")
 
 
-@pytest.mark.parametrize("content", [b"", b'{"a": ', b"\xff\xfe"])
-def test_damaged_json_is_named(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "it is empty"),
+        (b" \n", "it is empty"),
+        (b'{"a": ', "Expecting value"),
+        (b"\x80{}", "it is no text in UTF-8"),
+        (b"[" * 200_000, "it is nested too deeply"),
+        (b"9" * 10_000, "Exceeds the limit"),
+        (b"null", "expected an object, not null"),
+        (b"5", "expected an object, not a number"),
+        (b"[[]]", "expected an object, not a list"),
+    ],
+)
+def test_damaged_json_is_named_with_its_remedy(tmp_path, content, reason):
     path = tmp_path / "a.json"
     path.write_bytes(content)
-    with pytest.raises(FailureError, match=r"a\.json could not be read as JSON"):
-        read_json(path)
+    expected = rf"a\.json could not be read as JSON: {reason}.*\. Remove it\.$"
+    with pytest.raises(FailureError, match=expected):
+        read_json(path, "Remove it.", dict)
 
 
 def test_missing_json_is_named(tmp_path):
     with pytest.raises(FailureError, match=r"a\.json could not be read as JSON"):
         read_json(tmp_path / "a.json")
+
+
+def killed_while_writing(path) -> str:
+    """The name of the temporary file that a killed process left beside a path."""
+    code = (
+        "import pathlib, sys, time; from ofa_tf.files import atomic_path\n"
+        "with atomic_path(sys.argv[1]) as temporary:\n"
+        "    temporary.write_bytes(b'half')\n"
+        "    print(temporary.name, flush=True)\n"
+        "    time.sleep(600)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, path], stdout=subprocess.PIPE, text=True
+    )
+    name = process.stdout.readline().strip()
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return name
+
+
+def test_what_a_killed_process_was_writing_is_removed_by_the_next_write(tmp_path):
+    left = killed_while_writing(tmp_path / "step_1.npz")
+    assert os.listdir(tmp_path) == [left]
+    write_bytes(tmp_path / "step_2.npz", b"whole")
+    assert os.listdir(tmp_path) == ["step_2.npz"]
+
+
+def test_what_others_are_writing_stays(tmp_path):
+    """Those that run, those of other hosts until a day has passed, and what only looks alike."""
+    name = temporary_path(tmp_path / "a").name
+    host = name.split(".")[-3]
+    running = name.replace(str(os.getpid()), str(os.getppid()))
+    foreign, old = (name.replace(host, other) for other in ("elsewhere", "long-ago"))
+    for left in (running, foreign, old, ".mine.tmp", "a.1.tmp"):
+        (tmp_path / left).write_text("")
+    (tmp_path / name).mkdir()  # of an earlier process with the number of this one
+    day_before = time.time() - 25 * 3600
+    os.utime(tmp_path / old, (day_before, day_before))
+    files.remove_leftovers(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted([running, foreign, ".mine.tmp", "a.1.tmp"])
+
+
+def test_a_folder_takes_the_place_of_a_folder(tmp_path):
+    for content in ("old", "new"):
+        with atomic_path(tmp_path / "model") as temporary:
+            temporary.mkdir()
+            (temporary / content).write_text("")
+    assert os.listdir(tmp_path) == ["model"]
+    assert os.listdir(tmp_path / "model") == ["new"]

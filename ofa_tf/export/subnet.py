@@ -19,8 +19,8 @@ from ofa_tf.export.formats import FORMATS, check_formats
 from ofa_tf.export.keras_file import load_keras_file
 from ofa_tf.export.plan_file import BLUEPRINT, NET_CONFIG, RUN_CONFIG, plan_texts
 from ofa_tf.export.verification import Thresholds, UnfitError, Verifier
-from ofa_tf.export.writing import Qat, Source, staged, write_format
-from ofa_tf.files import write_bytes
+from ofa_tf.export.writing import Qat, Source, write_format
+from ofa_tf.files import atomic_path, write_bytes
 
 
 def is_up_to_date(
@@ -162,7 +162,7 @@ def export_subnet(
 
 def _make(name: str, folder: pathlib.Path, source: Source, verifier: Verifier) -> dict[str, Any]:
     """Writes one file, which gets its name once it is verified; what the card says of it."""
-    with staged(folder / FORMATS[name]) as path:
+    with atomic_path(folder / FORMATS[name]) as path:
         return write_format(source, name, path) | verifier.verify(name, path, folder)
 
 

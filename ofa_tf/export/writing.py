@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import pathlib
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
-from ofa_tf.errors import FailureError, UsageError
+from ofa_tf.errors import UsageError
 from ofa_tf.export.card import SubnetSpec, describe_file
 from ofa_tf.export.evaluation import Batches, as_inputs
 from ofa_tf.export.formats import FORMATS
@@ -23,7 +20,6 @@ from ofa_tf.export.runtime import TFLiteClassifier
 from ofa_tf.export.saved_model import write_saved_model
 from ofa_tf.export.tflite import convert_subnet
 from ofa_tf.export.verification import most_accurate
-from ofa_tf.files import atomic_path
 
 
 class Qat(NamedTuple):
@@ -79,30 +75,6 @@ def write_format(source: Source, name: str, path: pathlib.Path) -> dict[str, Any
         entry = {"dtype": "float32", "input": {"dtype": interface.dtype}}
         entry["output"] = {"dtype": "float32"}
     return {**describe_file(path), "file": FORMATS[name], **entry}
-
-
-@contextlib.contextmanager
-def staged(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields a path beside `path`, of a file or a folder that takes its place after the block.
-
-    After any error in the block nothing is left there, and `path` stays as it was.
-
-    Raises:
-        FailureError: the disk refuses; names the path.
-    """
-    if path.suffix:
-        with atomic_path(path) as temporary:
-            yield temporary
-        return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise FailureError(f"{path} could not be written: {error.strerror or error}.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _tflite(source: Source, precision: str) -> tuple[bytes, dict[str, Any]]:

@@ -1,0 +1,44 @@
+"""Names that came from a file or a person: which may become a folder or a file."""
+
+from __future__ import annotations
+
+from mobile_bench.errors import one_line
+from ofa_tf.errors import UsageError
+
+MAX_NAME_BYTES = 100  # a file system has 255, of which suffixes and temporary names want some
+
+
+def check_name(name: object, what: str) -> str:
+    """Returns a name that may become a folder or a file, as it is.
+
+    Letters of any language, digits, spaces and most signs may be in it. It is one part of a path,
+    it is not hidden, and a terminal prints it as it is.
+
+    Args:
+        name: the name.
+        what: what has this name, for the message.
+
+    Raises:
+        UsageError: it may not; says why.
+    """
+    problem = _problem_of(name)
+    if problem is not None:
+        shown = one_line(name) if isinstance(name, str) else name
+        raise UsageError(f"{what} is called {shown!r}, but a name {problem}.")
+    return name
+
+
+def _problem_of(name: object) -> str | None:
+    if not isinstance(name, str):
+        return "is a text"
+    if not name.strip():
+        return "is not empty"
+    if not name.isprintable():
+        return "has only characters that can be printed"
+    if len(name.encode()) > MAX_NAME_BYTES:
+        return f"has at most {MAX_NAME_BYTES} bytes"
+    if "/" in name or "\\" in name:
+        return "has no slashes: it is one part of a path"
+    if name[0] in ".-" or name != name.strip():
+        return "begins with neither a dot, a hyphen nor a space, and does not end with a space"
+    return None
