@@ -57,6 +57,29 @@ def temporary_path(path: pathlib.Path) -> pathlib.Path:
     return path.with_name(f".{path.name}.{_host()}.{os.getpid()}.tmp")
 
 
+@contextlib.contextmanager
+def scratch_folder(parent: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Yields a folder within `parent`, for files that nobody needs after the block.
+
+    Not in the system's folder for temporary files, which may be small or missing, and from which
+    nobody would remove what a killed process left.
+
+    Raises:
+        FailureError: the disk refuses.
+    """
+    folder = temporary_path(pathlib.Path(parent) / "scratch")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder.parent)
+        folder.mkdir()
+    except OSError as error:
+        raise FailureError(f"{folder} could not be made: {error.strerror}.") from error
+    try:
+        yield folder
+    finally:
+        _remove(folder)
+
+
 def remove_leftovers(folder: str | os.PathLike) -> None:
     """Removes what killed processes were writing in a folder, once per process and folder.
 

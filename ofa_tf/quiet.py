@@ -6,8 +6,11 @@ import contextlib
 import importlib
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
+
+from ofa_tf.errors import FailureError, first_line
+
+_ADDRESS_SPACE = 5_000_000_000  # bytes, with which the quickstart gets through
 
 
 @contextlib.contextmanager
@@ -18,7 +21,7 @@ def native_output_dropped() -> Iterator[None]:
     2; what goes wrong in them arrives as an exception all the same. The descriptors belong to the
     whole process, so other threads are silent for that time too.
     """
-    with contextlib.ExitStack() as restored, tempfile.TemporaryFile() as dropped:
+    with contextlib.ExitStack() as restored, open(os.devnull, "wb") as dropped:
         for stream, descriptor in ((sys.stdout, 1), (sys.stderr, 2)):
             stream.flush()
             kept = os.dup(descriptor)
@@ -29,7 +32,32 @@ def native_output_dropped() -> Iterator[None]:
         yield
 
 
+def _check_address_space() -> None:
+    """Where native code gets no memory, it ends the process without a word of ours."""
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < _ADDRESS_SPACE:
+        raise FailureError(
+            f"TensorFlow needs {_ADDRESS_SPACE / 1e9:.0f} GB of address space, but this process "
+            f"may have {limit / 1e9:.1f} GB only. Raise the limit: ulimit -v unlimited."
+        )
+
+
 def import_tensorflow() -> None:
-    """Imports TensorFlow without its start-up lines, some of which heed no setting."""
-    with native_output_dropped():
-        importlib.import_module("tensorflow")
+    """Imports TensorFlow without its start-up lines, some of which heed no setting.
+
+    Raises:
+        FailureError: it cannot be loaded; says why.
+    """
+    _check_address_space()
+    try:
+        with native_output_dropped():
+            importlib.import_module("tensorflow")
+    except ImportError as error:
+        raise FailureError(
+            f"TensorFlow cannot be loaded: {first_line(error)}. There may be too little memory, or "
+            "`pip install ofa_tf` is to be run again."
+        ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -10,6 +11,7 @@ from typing import Any
 
 from ofa_tf.errors import FailureError, UsageError
 from ofa_tf.files import read_json, write_bytes, write_json
+from ofa_tf.locks import lock
 from ofa_tf.spaces import SearchSpace, built_in_space, get_space
 from ofa_tf.spaces.checks import difference
 
@@ -75,11 +77,27 @@ class Workdir:
             delegate * (delegate != "xnnpack"),
         ]
         parts = ["latency", target, precision, *filter(None, unusual), f"{threads}t"]
-        return self.path / ("_".join(re.sub(r"[^\w.-]+", "-", part) for part in parts) + ".json")
+        return self.path / ("_".join(map(_part_of_name, parts)) + ".json")
 
     def finetuned(self, name: str) -> Workdir:
         """The folder in which a subnet of this job is fine-tuned."""
         return _FinetunedWorkdir(self.path / "finetuned" / name)
+
+    def lock(self, *, shared: bool = False) -> contextlib.AbstractContextManager[None]:
+        """Keeps the files of the job to this process within the block; reading them stays free.
+
+        Args:
+            shared: together with others that ask so: each writes files of its own.
+
+        Raises:
+            FailureError: another process writes here; names it and its host.
+        """
+        return lock(self.path / ".lock", f"{self.path} is in use", shared=shared)
+
+    def latency_lock(self, target: str) -> contextlib.AbstractContextManager[None]:
+        """As `lock`, for the measuring of one target: other devices may be measured meanwhile."""
+        name = f".latency_{_part_of_name(target)}.lock"
+        return lock(self.path / name, f"{target} is being measured for {self.path}")
 
     def start(self, config: dict[str, Any], allow_recipe_change: bool = False) -> None:
         """Records the settings of a job, or checks that they are those of the job that is here.
@@ -195,6 +213,11 @@ class _FinetunedWorkdir(Workdir):
         "Give the same settings to go on with it, remove the folder to begin anew, or let the "
         "recipe change with --allow_recipe_change"
     )
+
+
+def _part_of_name(text: str) -> str:
+    """A text, such as the serial or address of a phone, as a part of a file's name."""
+    return re.sub(r"[^\w.-]+", "-", text)
 
 
 def _recipe_and_others(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

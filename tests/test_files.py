@@ -13,7 +13,14 @@ import pytest
 
 from ofa_tf import files
 from ofa_tf.errors import FailureError
-from ofa_tf.files import atomic_path, read_json, temporary_path, write_bytes, write_json
+from ofa_tf.files import (
+    atomic_path,
+    read_json,
+    scratch_folder,
+    temporary_path,
+    write_bytes,
+    write_json,
+)
 
 
 def test_json_round_trip_makes_the_folders(tmp_path):
@@ -141,3 +148,12 @@ def test_a_folder_takes_the_place_of_a_folder(tmp_path):
             (temporary / content).write_text("")
     assert os.listdir(tmp_path) == ["model"]
     assert os.listdir(tmp_path / "model") == ["new"]
+
+
+def test_a_scratch_folder_is_gone_after_its_block_and_after_a_kill(tmp_path):
+    with scratch_folder(tmp_path / "job") as folder:
+        (folder / "a").write_text("")
+    assert os.listdir(tmp_path / "job") == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FailureError, match="could not be made"), scratch_folder(tmp_path / "file"):
+        pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import logging
 import math
@@ -16,8 +17,9 @@ from absl import logging as absl_logging
 
 import mobile_bench
 from mobile_bench.results import DELEGATES
-from ofa_tf.cli import presets
+from ofa_tf.cli import presets, streams
 from ofa_tf.errors import FailureError, UsageError
+from ofa_tf.training.interruptions import interrupted_by_signals
 from ofa_tf.version import __version__
 from ofa_tf.workdir import Workdir
 
@@ -29,8 +31,8 @@ log = logging.getLogger("ofa_tf")
 def run(command: Callable[[], None], usage: str, default_preset: str | None = None) -> None:
     """Runs a command with absl flags; an error becomes one line and an exit code.
 
-    Exit codes: 2 for a UsageError or a bad flag, 1 for a FailureError, 130 or 143 after SIGINT or
-    SIGTERM.
+    Exit codes: 2 for a UsageError or a bad flag, 1 for a FailureError or where the output could not
+    be written, 128 + signal after SIGINT, SIGTERM or SIGHUP. Whoever reads the output may leave.
 
     Args:
         command: does the work; reads FLAGS.
@@ -38,20 +40,45 @@ def run(command: Callable[[], None], usage: str, default_preset: str | None = No
         default_preset: as in `parse_flags`.
     """
 
-    def main(_) -> None:
-        _log_to_stderr()
+    with streams.outlets() as out:
         try:
+            app.run(
+                lambda _: _ended(command),
+                flags_parser=lambda argv: _parse(argv, usage, default_preset),
+            )
+        except SystemExit as end:
+            code = end.code or 0
+        out.flush()
+        if not code and out.error is not None and not isinstance(out.error, BrokenPipeError):
+            print(_line(f"the output could not be written: {out.error.strerror}."), file=sys.stderr)
+            code = 1
+    sys.exit(code)
+
+
+def _ended(command: Callable[[], None]) -> int:
+    """Does the work of a command, says why it failed, if it did, and gives its exit code."""
+    _log_to_stderr()
+    try:
+        with interrupted_by_signals():
             _prepare_environment()
             command()
-        except (UsageError, mobile_bench.UsageError) as error:
-            _end(str(error), 2)
-        except (FailureError, mobile_bench.FailureError) as error:
-            _end(str(error), 1)
-        except KeyboardInterrupt as interruption:
-            code = getattr(interruption, "exit_code", 130)
-            _end("interrupted. Run the same command again to go on.", code)
+    except (UsageError, mobile_bench.UsageError) as error:
+        _end(str(error), 2)
+    except (FailureError, mobile_bench.FailureError) as error:
+        _end(str(error), 1)
+    except KeyboardInterrupt as interruption:
+        code = getattr(interruption, "exit_code", 130)
+        _end("interrupted. Run the same command again to go on.", code)
+    except Exception as error:
+        if not _is_lack_of_memory(error):
+            raise
+        _end("there is too little memory for this. Give more, or a smaller --batch_size.", 1)
+    return 0
 
-    app.run(main, flags_parser=lambda argv: _parse(argv, usage, default_preset))
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    """TensorFlow, which may not be imported yet, has an error of its own for it."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
 
 
 def _parse(argv: list[str], usage: str, default_preset: str | None) -> list[str]:
@@ -121,18 +148,17 @@ def _describe_flags() -> list[str]:
 
 
 def _show(text: str) -> NoReturn:
-    """Prints a text, of which nobody has to read all, and leaves."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        # Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    print(text)
     sys.exit(0)
 
 
 def _end(message: str, code: int) -> NoReturn:
-    print(f"{os.path.basename(sys.argv[0])}: {message}", file=sys.stderr)
+    print(_line(message), file=sys.stderr)
     sys.exit(code)
+
+
+def _line(message: str) -> str:
+    return f"{os.path.basename(sys.argv[0])}: {message}"
 
 
 def _log_to_stderr() -> None:
@@ -154,6 +180,20 @@ def _prepare_environment() -> None:
             "tensorflow."
         )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def writes_job(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that keeps the job in --workdir to itself while it works.
+
+    The decorated function raises FailureError where another process writes there.
+    """
+
+    @functools.wraps(command)
+    def alone(*args: Any, **kwargs: Any) -> None:
+        with workdir().lock():
+            command(*args, **kwargs)
+
+    return alone
 
 
 def define_workdir() -> None:
@@ -226,12 +266,17 @@ def define_data() -> None:
     flags.DEFINE_bool("flip", None, "Mirror training images; where the classes allow by default.")
     flags.DEFINE_float("eval_crop", 0.875, "Share of the image that evaluation sees.", 0.0, 1.0)
     flags.DEFINE_integer("calibration_images", 2000, "For batch-norm recalibration.", 1)
-    flags.DEFINE_integer("seed", 0, "Of weights, images, subnets and dropout.", 0)
+    define_seed("seed", "Of weights, images, subnets and dropout.")
 
 
 def data_config() -> dict:
     """The settings of the images that the flags describe."""
     return {name: getattr(FLAGS, name) for name in _DATA_FLAGS}
+
+
+def define_seed(name: str, help_text: str) -> None:
+    """A flag of a seed, which NumPy and TensorFlow take up to 32 bits."""
+    flags.DEFINE_integer(name, 0, help_text, 0, 2**32 - 1)
 
 
 def define_labels() -> None:

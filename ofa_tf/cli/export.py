@@ -17,7 +17,6 @@ import functools
 import hashlib
 import os
 import pathlib
-import tempfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -36,7 +35,7 @@ from ofa_tf.cli.export_task import (
 )
 from ofa_tf.cli.processes import run_tasks
 from ofa_tf.errors import FailureError, UsageError
-from ofa_tf.files import write_bytes
+from ofa_tf.files import scratch_folder, write_bytes
 from ofa_tf.job import Job
 from ofa_tf.quiet import import_tensorflow
 
@@ -68,7 +67,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_enum("output", "logits", ["logits", "softmax"], "What the network gives.")
     flags.DEFINE_integer("int8_images", 200, "Training images that int8 is calibrated on.", 1)
-    flags.DEFINE_integer("calibration_seed", 0, "Chooses these images.", 0)
+    common.define_seed("calibration_seed", "Chooses these images.")
     flags.DEFINE_integer("qat_epochs", 0, "Train so long for int8, and write tflite_qat too.", 0)
     flags.DEFINE_float("qat_lr", 1e-3, "Largest step of that, relative to each weight.", 0.0)
     flags.DEFINE_integer("qat_batch_size", 64, "Images per step of that.", 1)
@@ -111,6 +110,7 @@ def _define_more_flags() -> None:
     common.define_labels()
 
 
+@common.writes_job
 def export(weights: str = "supernet", batch_size: int = 1) -> None:
     """Exports every subnet in search.json that is not exported yet.
 
@@ -127,7 +127,8 @@ def export(weights: str = "supernet", batch_size: int = 1) -> None:
     missing = [task for task in tasks if not _is_done(task)]
     processes = min(FLAGS.jobs or os.cpu_count() or 1, max(1, len(missing)))
     with contextlib.ExitStack() as stack:
-        scratch = stack.enter_context(_scratch_folder()) if processes > 1 else None
+        several = processes > 1
+        scratch = stack.enter_context(scratch_folder(job.workdir.path)) if several else None
         failures = _run_all(_cut_outs(missing, job, sources, scratch), missing, job, processes)
     _finish(tasks, failures, f"The subnets are in {job.workdir.subnets}.")
 
@@ -191,6 +192,7 @@ def _cut_outs(
         yield spec.name, dataclasses.replace(task, make_model=make_model, supernet_classes=classes)
 
 
+@common.writes_job
 def export_network() -> None:
     """Exports the network of --net_config or --specialized."""
     from ofa_tf.interop import download_specialized, read_net_config
@@ -354,16 +356,6 @@ def _finish(tasks: list[ExportTask], failures: dict[str, str], done: str | None)
         )
     if done:
         common.log.info("%s", done)
-
-
-@contextlib.contextmanager
-def _scratch_folder() -> Iterator[pathlib.Path]:
-    try:
-        folder = tempfile.TemporaryDirectory()
-    except OSError as error:
-        raise FailureError(f"The temporary folder cannot be used: {error.strerror}.") from error
-    with folder as path:
-        yield pathlib.Path(path)
 
 
 def main() -> None:

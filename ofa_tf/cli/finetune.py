@@ -44,6 +44,11 @@ def finetune() -> None:
     archs = _archs(job)
     _adopt_recipe(job)
     strategy = recipe_flags.start_strategy()
+    with recipe_flags.sole_writer(strategy):
+        _finetune_all(job, archs, strategy)
+
+
+def _finetune_all(job: Job, archs: dict[str, Arch], strategy: tf.distribute.Strategy) -> None:
     from ofa_tf.training import finetuning
     from ofa_tf.training.strategy import chief_first, is_chief, lost_worker_told
 

@@ -59,6 +59,7 @@ def _export() -> None:
     common.log.info("The weights are in %s.", FLAGS.to_torch)
 
 
+@common.writes_job
 def _import() -> None:
     from ofa_tf.interop import require_torch
     from ofa_tf.spaces import get_space

@@ -71,8 +71,9 @@ def latency() -> None:
         space.restrict(resolutions=resolutions)  # an error before any work
     if FLAGS.target == "all" or "," in FLAGS.target:
         raise UsageError(f"A latency table is of one device: give its serial, not {FLAGS.target}.")
-    _measure_models([])  # opens the device: an error before any conversion
-    table = _measure(space, num_classes, path, resolutions)
+    with workdir.latency_lock(FLAGS.target):
+        _measure_models([])  # opens the device: an error before any conversion
+        table = _measure(space, num_classes, path, resolutions)
     print(_summary(table))
     common.log.info("The latency table is %s.", path)
 

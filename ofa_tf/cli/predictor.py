@@ -38,7 +38,7 @@ FLAGS = flags.FLAGS
 def define_flags() -> None:
     flags.DEFINE_integer("num_archs", 200, "Archs evaluated for the accuracy predictor.", 10)
     flags.DEFINE_integer("arch_images", 2000, "Validation images each of them is evaluated on.", 1)
-    flags.DEFINE_integer("predictor_seed", 0, "Of the archs and of the predictor's fit.", 0)
+    common.define_seed("predictor_seed", "Of the archs and of the predictor's fit.")
     flags.DEFINE_integer("ensemble", 1, "Networks whose mean the accuracy predictor is.", 1)
     flags.DEFINE_integer(
         "tune_trials",
@@ -57,10 +57,12 @@ def predictor() -> None:
             f"numbered from 0 to {FLAGS.num_workers - 1}."
         )
     job = Job(common.workdir())
-    if FLAGS.num_workers == 1:
-        made_predictor(job)
-        return
-    archs, _ = _evaluated(job, FLAGS.worker, FLAGS.num_workers)
+    # Several workers each have a file of their own.
+    with job.workdir.lock(shared=FLAGS.num_workers > 1):
+        if FLAGS.num_workers == 1:
+            made_predictor(job)
+            return
+        archs, _ = _evaluated(job, FLAGS.worker, FLAGS.num_workers)
     common.log.info(
         "Worker %d has evaluated its share; %d of %d archs are missing, which other workers are "
         "to evaluate. When none is, fit with the same command without --worker and --num_workers.",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import resource_tracker
@@ -19,6 +22,7 @@ Report = Callable[[Any], None]
 Work = Callable[[Any, Report], None]
 
 _GRACE = 2.0  # seconds in which an interrupted process may clear up
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 def run_tasks(
@@ -159,6 +163,7 @@ def _interrupts_held_back() -> Iterator[None]:
 
 def _serve(work: Work, prepare: Callable[[], None], pipe: Connection) -> None:
     """Runs the tasks that come through the pipe, until it is closed."""
+    _end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that half files are removed
     prepare()
@@ -166,6 +171,19 @@ def _serve(work: Work, prepare: Callable[[], None], pipe: Connection) -> None:
         while True:
             task = pipe.recv()
             pipe.send(_outcome(work, task, lambda told: pipe.send(("report", told))))
+
+
+def _end_with_parent() -> None:
+    """This process ends when its parent does, also where that is killed, at whatever it is."""
+    parent = multiprocessing.parent_process()
+    with contextlib.suppress(OSError, AttributeError):  # Linux; it also ends native code
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_outlive_not, args=[parent], daemon=True).start()
+
+
+def _outlive_not(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def _outcome(work: Work, task: Any, report: Report) -> tuple[str, str]:

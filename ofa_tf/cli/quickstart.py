@@ -33,6 +33,7 @@ def define_flags() -> None:
     flags.DEFINE_float("bench_min_secs", 0.5, "Seconds of timed runs per file and round.", 0.0)
 
 
+@common.writes_job
 def quickstart() -> None:
     """Runs the steps; each does nothing where it has been done."""
     steps = {

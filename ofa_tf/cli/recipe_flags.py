@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
+from ofa_tf.cli import common
 from ofa_tf.quiet import import_tensorflow
 
 if TYPE_CHECKING:
@@ -118,6 +120,13 @@ def run_settings(**others: Any) -> RunSettings:
         xla=FLAGS.xla,
         **others,
     )
+
+
+def sole_writer(strategy: tf.distribute.Strategy) -> contextlib.AbstractContextManager[None]:
+    """Keeps the job to this process, if it is the one of the workers that writes."""
+    from ofa_tf.training.strategy import is_chief
+
+    return common.workdir().lock() if is_chief(strategy) else contextlib.nullcontext()
 
 
 def start_strategy() -> tf.distribute.Strategy:

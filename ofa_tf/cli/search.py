@@ -58,7 +58,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("top", 1, "Candidates of a scenario, ranked by evaluation if several.", 1)
     flags.DEFINE_integer("rank_images", None, "Validation images for that; all by default.", 1)
     flags.DEFINE_enum("effort", "normal", ["low", "normal", "high"], "How long to search.")
-    flags.DEFINE_integer("search_seed", 0, "Of the search.", 0)
+    common.define_seed("search_seed", "Of the search.")
     flags.DEFINE_string(
         "accuracy_predictor", None, "File of a predictor to search with, ours or a published .pth."
     )
@@ -69,6 +69,7 @@ def define_flags() -> None:
     )
 
 
+@common.writes_job
 def search() -> None:
     """Writes search.json, or the front, unless it is there for these settings."""
     workdir = common.workdir()

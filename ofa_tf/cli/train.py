@@ -80,10 +80,15 @@ def train() -> None:
     if FLAGS.activation:
         FLAGS.space = space.name  # which the next steps of ofa-quickstart compare with the job's
     import_tensorflow()
-    from ofa_tf.training.strategy import chief_first, is_chief, lost_worker_told
-
     recipe = _recipe(space)
     strategy = recipe_flags.start_strategy()
+    with recipe_flags.sole_writer(strategy):
+        _train(space, recipe, strategy)
+
+
+def _train(space, recipe, strategy) -> None:
+    from ofa_tf.training.strategy import chief_first, is_chief, lost_worker_told
+
     workdir = common.workdir()
     data_config = common.data_config()
     with chief_first(strategy):

@@ -154,7 +154,8 @@ def export_subnet(
             problems.append(str(error))
         save_card(folder, card)
         on_file(name)
-    _remove_others(folder, files)
+    # As the disk has it: another process may have made files meanwhile.
+    _remove_others(folder, load_card(folder, spec)["files"])
     if problems:
         raise FailureError(" ".join(problems))
     return load_card(folder, spec)

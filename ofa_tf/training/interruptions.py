@@ -1,21 +1,47 @@
-"""Interruptions: a signal lets the training step that it finds be finished and saved."""
+"""Interruptions: signals end commands in order; a training step is finished and saved first."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 
 _log = logging.getLogger(__name__)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
-    """SIGINT or SIGTERM came; the step was finished and saved. `exit_code` is 128 + signal."""
+    """A signal asks for the end. `exit_code` is 128 + signal."""
 
     def __init__(self, signal_number: int):
         super().__init__(signal.Signals(signal_number).name)
         self.exit_code = 128 + signal_number
+
+
+@contextlib.contextmanager
+def interrupted_by_signals() -> Iterator[None]:
+    """Within the block, SIGTERM and SIGHUP raise Interrupted, as Ctrl-C raises KeyboardInterrupt.
+
+    So what the block began is cleared up: half files, processes, what runs on phones. A signal
+    that is ignored, as SIGHUP under nohup, stays ignored. Threads other than the main one get no
+    signals: there the block changes nothing.
+    """
+
+    def interrupt(signal_number: int, _frame) -> None:
+        raise Interrupted(signal_number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class SignalWatch:

@@ -28,6 +28,9 @@ OF_ONE_SUBNET = (FINETUNE, SINGLE)
 # The phases that a schedule runs by default.
 SCHEDULES = {"progressive": PHASE_NAMES, SANDWICH: (SANDWICH,), SINGLE: (SINGLE,)}
 
+# A step is saved and interrupted as a whole, so it should not take minutes.
+MAX_SUBNETS_PER_STEP = 64
+
 
 class Teacher(enum.Enum):
     """Whose probabilities the subnets of a phase learn from, besides or instead of the labels."""
@@ -71,6 +74,11 @@ class Phase:
             raise UsageError(
                 f"Phase {self.name} needs positive epochs, base_lr and subnets_per_step, not "
                 f"{self.epochs}, {self.base_lr} and {self.subnets_per_step}."
+            )
+        if self.subnets_per_step > MAX_SUBNETS_PER_STEP:
+            raise UsageError(
+                f"Phase {self.name}: subnets_per_step is at most {MAX_SUBNETS_PER_STEP}, not "
+                f"{self.subnets_per_step}; published recipes have 1 to 4."
             )
         if not 0 <= self.warmup_epochs <= self.epochs:
             raise UsageError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import pathlib
 import signal
@@ -13,6 +15,7 @@ import pytest
 
 from ofa_tf.cli.processes import run_tasks
 from ofa_tf.errors import FailureError, UsageError
+from ofa_tf.files import is_running
 
 
 def work(task, report):
@@ -27,6 +30,9 @@ def work(task, report):
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "exits":
         os._exit(7)
+    if what == "hangs in native code":
+        pathlib.Path(folder, "half").write_text(str(os.getpid()))
+        ctypes.PyDLL(None).sleep(600)  # no other thread of the process gets to run
     if what == "hangs":
         half = pathlib.Path(folder, "half")
         try:
@@ -83,16 +89,20 @@ def test_misuse_ends_all(tmp_path, processes):
     assert len(list(tmp_path.iterdir())) < 20
 
 
-def test_interrupt_ends_the_processes_and_leaves_nothing(tmp_path):
+@contextlib.contextmanager
+def hanging(tmp_path, what):
+    """A process whose only task hangs in a process of its own; both, by Popen and number."""
     script = f"""
 import pathlib, sys
 sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})
 from ofa_tf.cli.processes import run_tasks
+from ofa_tf.training.interruptions import interrupted_by_signals
 from test_cli_processes import prepare, work
 if __name__ == "__main__":
-    task = "hangs", {str(tmp_path)!r}
+    task = {what!r}, {str(tmp_path)!r}
     try:
-        run_tasks(work, [("a", task)], 2, print, prepare)
+        with interrupted_by_signals():
+            run_tasks(work, [("a", task)], 2, print, prepare)
     except KeyboardInterrupt:
         print("interrupted")
 """
@@ -107,15 +117,36 @@ if __name__ == "__main__":
         env=os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[2])},
     )
     try:
-        half, pid = tmp_path / "half", ""
-        while process.poll() is None and not pid:
+        half, worker = tmp_path / "half", ""
+        while process.poll() is None and not worker:
             time.sleep(0.02)
-            pid = half.read_text() if half.exists() else ""
-        os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does: to parent and children
-        out, _ = process.communicate(timeout=60)
+            worker = half.read_text() if half.exists() else ""
+        yield process, int(worker)
     finally:
         process.kill()
+
+
+def interrupt_all(process):
+    """As Ctrl-C does: to parent and children."""
+    os.killpg(process.pid, signal.SIGINT)
+
+
+@pytest.mark.parametrize("interrupt", [interrupt_all, subprocess.Popen.terminate])
+def test_an_interrupt_ends_the_processes_and_leaves_nothing(tmp_path, interrupt):
+    with hanging(tmp_path, "hangs") as (process, worker):
+        interrupt(process)
+        out, _ = process.communicate(timeout=60)
     assert out.split("\n") == ["hangs begins", "interrupted", ""]
-    assert not half.exists()
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(pid), 0)
+    assert not (tmp_path / "half").exists()
+    assert not is_running(worker)
+
+
+@pytest.mark.parametrize("what", ["hangs", "hangs in native code"])
+def test_processes_end_with_a_parent_that_is_killed(tmp_path, what):
+    with hanging(tmp_path, what) as (process, worker):
+        process.kill()
+        process.communicate(timeout=60)  # which waits for the worker's end of the pipe, too
+    deadline = time.monotonic() + 30
+    while is_running(worker) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not is_running(worker)

@@ -1,0 +1,82 @@
+"""What commands print: nobody has to read it, and it steers no terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+# All that cannot be printed but what progress bars move the cursor with: names and messages of
+# others may hold it.
+_KEPT = re.compile(r"(\n|\r|\t|\x1b\[A)")
+
+
+class Outlet:
+    """A stream that drops what is written once it refused something, a closed pipe or a full disk.
+
+    Args:
+        stream: where the text goes, without what would steer a terminal.
+
+    Attributes:
+        error: why it refused; None as long as it did not.
+    """
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+        self.error: OSError | None = None
+
+    def write(self, text: str) -> int:
+        if self.error is None:
+            self._try(self._stream.write, _plain(text))
+        return len(text)
+
+    def flush(self) -> None:
+        if self.error is None:
+            self._try(self._stream.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _try(self, call: Any, *args: str) -> None:
+        try:
+            call(*args)
+        except OSError as error:
+            self.error = error
+            # Python flushes again at exit, and native code writes to the descriptor.
+            with contextlib.suppress(OSError, ValueError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self._stream.fileno())
+                os.close(nowhere)
+
+
+@contextlib.contextmanager
+def outlets() -> Iterator[Outlet]:
+    """Standard output and error are Outlets within the block; yields that of the output.
+
+    Both write characters that their encoding lacks as escapes.
+    """
+    before = sys.stdout, sys.stderr
+    for stream in before:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    sys.stdout, sys.stderr = out, error = tuple(map(Outlet, before))
+    try:
+        yield out
+    finally:
+        out.flush()
+        error.flush()
+        sys.stdout, sys.stderr = before
+
+
+def _plain(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(part if _KEPT.fullmatch(part) else _escaped(part) for part in _KEPT.split(text))
+
+
+def _escaped(text: str) -> str:
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

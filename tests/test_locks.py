@@ -1,0 +1,103 @@
+"""Locks: one process at a time, told who has it; gone with the process however it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from ofa_tf.errors import FailureError
+from ofa_tf.locks import lock
+
+_HOLD = """
+import sys
+from ofa_tf.locks import lock
+with lock(sys.argv[1], "It is in use", shared=sys.argv[2] == "shared"):
+    print("taken", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def held(path, how="alone"):
+    """Another process has the lock within the block; killed after it."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _HOLD, path, how],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout.readline() == "taken\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_who_has_it_is_told_and_a_kill_lets_go_of_it(tmp_path):
+    path = tmp_path / "lock"
+    with held(path) as holder:
+        with pytest.raises(FailureError) as error, lock(path, "It is in use"):
+            pass
+        assert re.fullmatch(
+            rf"It is in use: process {holder.pid} on {socket.gethostname()} \(-c .*, since "
+            r"20[0-9: -]{17}\) is at work there\. Wait until it ends, or end it\.",
+            str(error.value),
+        )
+    assert path.exists()  # a killed process cannot remove it
+    with lock(path, "It"):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_process_is_let_into_its_own_lock(tmp_path):
+    with lock(tmp_path / "lock", "It"):
+        with lock(tmp_path / "lock", "It"):
+            pass
+        assert (tmp_path / "lock").exists()
+    assert os.listdir(tmp_path) == []
+
+
+def test_some_share_it_and_none_has_it_alone_meanwhile(tmp_path):
+    path = tmp_path / "lock"
+    with held(path, "shared"):
+        with lock(path, "It", shared=True):
+            pass
+        assert path.exists()
+        with pytest.raises(FailureError, match="is at work there"), lock(path, "It"):
+            pass
+
+
+def test_folders_that_were_made_for_it_alone_go_with_it(tmp_path):
+    with lock(tmp_path / "a" / "b" / "lock", "It"):
+        assert (tmp_path / "a" / "b" / "lock").exists()
+    assert os.listdir(tmp_path) == []
+    with lock(tmp_path / "a" / "b" / "lock", "It"):
+        (tmp_path / "a" / "kept").touch()
+    assert os.listdir(tmp_path / "a") == ["kept"]
+
+
+@pytest.mark.parametrize("content", [b"", b"null", b"[" * 20_000, b"{}", b"\x1b[2J\xff"])
+def test_a_damaged_lock_file_is_a_lock(tmp_path, content):
+    path = tmp_path / "lock"
+    with held(path):
+        path.write_bytes(content)
+        with (
+            pytest.raises(FailureError, match="It: another process is at work there"),
+            lock(path, "It"),
+        ):
+            pass
+
+
+def test_where_no_file_can_be_made_work_goes_on(tmp_path):
+    """It fails by itself where it writes."""
+    (tmp_path / "file").touch()
+    with lock(tmp_path / "file" / "lock", "It"):
+        pass
+    assert (tmp_path / "file").is_file()
