@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import shlex
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -200,9 +201,10 @@ class Job:
 
         path = self.workdir.latency_table(target, threads, precision, form, cpus, delegate)
         if not path.exists():
-            raise UsageError(
-                f"{path} is missing. Run ofa-latency --workdir={self.workdir.path} first."
+            command = latency_command(
+                self.workdir, target, threads, precision, form, cpus, delegate
             )
+            raise UsageError(f"{path} is missing. Run this first: {command}")
         return LatencyTable.load(path, self.space, precision, form)
 
 
@@ -220,6 +222,31 @@ class _FinetunedJob(Job):
     @property
     def data(self) -> ImageData:
         return self._job.data
+
+
+def latency_command(
+    workdir: Workdir,
+    target: str = "host",
+    threads: int = 1,
+    precision: str = "float32",
+    form: str = "cpu",
+    cpus: str = "",
+    delegate: str = "xnnpack",
+) -> str:
+    """The command that measures a latency table, as one types it."""
+    binary = "" if target == "host" else "FOLDER_OF_BENCHMARK_MODEL"
+    flags = {
+        "workdir": (workdir.path, None),
+        "target": (target, None),
+        "threads": (threads, 1),
+        "tflite_precision": (precision, "float32"),
+        "form": (form, "cpu"),
+        "cpus": (cpus, ""),
+        "delegate": (delegate, "xnnpack"),
+        "benchmark_binary": (binary, ""),
+    }
+    given = (f"--{name}={value}" for name, (value, usual) in flags.items() if value != usual)
+    return shlex.join(["ofa-latency", *given])
 
 
 def load_data(config: dict, workdir: Workdir) -> ImageData:

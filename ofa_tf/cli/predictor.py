@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from absl import flags
 
-from ofa_tf.cli import common
+from ofa_tf.cli import common, evaluations
 from ofa_tf.errors import UsageError
 from ofa_tf.files import write_json
 from ofa_tf.job import Job
@@ -57,6 +57,7 @@ def predictor() -> None:
             f"numbered from 0 to {FLAGS.num_workers - 1}."
         )
     job = Job(common.workdir())
+    adopt_settings(job)
     # Several workers each have a file of their own.
     with job.workdir.lock(shared=FLAGS.num_workers > 1):
         if FLAGS.num_workers == 1:
@@ -70,6 +71,11 @@ def predictor() -> None:
         FLAGS.num_archs - len(archs),
         FLAGS.num_archs,
     )
+
+
+def adopt_settings(job: Job) -> None:
+    """What no flag says is as in the evaluations that the job has."""
+    evaluations.adopt(job.workdir, tuple(settings()))
 
 
 def settings() -> dict[str, Any]:
@@ -162,6 +168,9 @@ def _evaluated(job: Job, worker: int = 0, num_workers: int = 1) -> tuple[list[Ar
 
     import_tensorflow()
     fingerprint = f"{job.fingerprint}-{FLAGS.arch_images}"
+    evaluations.check_same(
+        job.workdir.accuracy_rows, seed=FLAGS.predictor_seed, fingerprint=fingerprint
+    )
     bar, update = common.progress_bar(desc="evaluate archs", unit="arch")
     with bar:
         return collect_accuracies(

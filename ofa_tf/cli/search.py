@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from ofa_tf.cli import common, predictor
+from ofa_tf.cli import common, evaluations, predictor
 from ofa_tf.cli.search_inputs import Inputs, gather
 from ofa_tf.files import read_json, write_json
 
@@ -75,6 +75,8 @@ def search() -> None:
     workdir = common.workdir()
     inputs = gather(workdir)
     result_file = workdir.front(FLAGS.pareto) if FLAGS.pareto else workdir.search_result
+    if inputs.job:
+        predictor.adopt_settings(inputs.job)
     settings = _settings(inputs)
     found = read_json(result_file) if result_file.exists() else None
     if isinstance(found, dict) and found.get("settings") == settings:
@@ -195,6 +197,7 @@ def _evaluated(inputs: Inputs, results: list[SearchResult]) -> dict[Arch, float]
     from ofa_tf.search.ranking import evaluate_archs
 
     job = inputs.job
+    evaluations.check_same(job.workdir.evaluated_rows, fingerprint=job.fingerprint)
     images = job.data.num_validation
     bar, update = common.progress_bar(desc="evaluate candidates", unit="arch")
     with bar:

@@ -12,7 +12,7 @@ from absl import flags
 from ofa_tf.cli import common
 from ofa_tf.errors import UsageError
 from ofa_tf.interop import is_published_predictor
-from ofa_tf.job import Job
+from ofa_tf.job import Job, latency_command
 from ofa_tf.spaces import SearchSpace, get_space
 from ofa_tf.workdir import Workdir
 
@@ -145,9 +145,10 @@ def _needed_table_path(job: Job | None) -> pathlib.Path:
     if path is not None:
         return path
     if job:
+        command = latency_command(job.workdir, **common.measured_so())
         raise UsageError(
-            f"{common.latency_file(job.workdir)} is missing. Run ofa-latency "
-            f"--workdir={FLAGS.workdir} first, or give --latency_table."
+            f"{common.latency_file(job.workdir)} is missing. Run this first: {command} (or give "
+            f"another one by --latency_table)"
         )
     raise UsageError("Limits on latency need --latency_table; --max_macs_m and others do not.")
 

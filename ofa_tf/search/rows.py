@@ -9,7 +9,7 @@ import pathlib
 from typing import Any
 
 from ofa_tf.errors import FailureError, UsageError
-from ofa_tf.files import append_json
+from ofa_tf.files import append_json, parse_json
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +56,16 @@ def read_rows(path: str | os.PathLike, identity: dict[str, Any]) -> list[dict[st
     what RowFile does.
     """
     return _read(pathlib.Path(path), identity)[0]
+
+
+def first_row(path: str | os.PathLike) -> dict[str, Any] | None:
+    """The first row of a file, with its identity; None where there is none that can be read."""
+    try:
+        with open(path, "rb") as file:
+            row = parse_json(file.readline())
+    except (OSError, ValueError):
+        return None
+    return row if isinstance(row, dict) else None
 
 
 def _read(path: pathlib.Path, identity: dict[str, Any]) -> tuple[list[dict[str, Any]], int]:

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 from cli_helpers import assert_one_message, run
+from test_cli_bad_input import write_latency_table
 
 from ofa_tf.job import load_job
 from ofa_tf.search import AccuracyPredictor, collect_accuracies
@@ -73,6 +74,39 @@ def test_it_is_fitted_again_only_when_something_changed(job):
     codes = found.space.encode(archs)
     truth = [found.space.blueprint(arch, 3).macs / 1e8 for arch in archs]
     assert np.corrcoef(found(codes), truth)[0, 1] > 0.9
+
+
+def test_a_job_remembers_what_its_evaluations_were_made_with(job):
+    """So the next command needs no flags of the one before it, and nothing is evaluated anew."""
+    evaluated(job, 12)
+    made_from = {"num_archs": 12, "ensemble": 2, "arch_images": 5, "tune_trials": None, "rows": "x"}
+    (job / "accuracy_report.json").write_text(json.dumps({"made_from": made_from}))
+    rows = (job / "accuracy_rows.jsonl").read_bytes()
+    ended = run("predictor", f"--workdir={job}")
+    assert ended.code == 0, ended.err
+    assert (job / "accuracy_rows.jsonl").read_bytes() == rows
+    report = json.loads((job / "accuracy_report.json").read_text())
+    used = {name: report["made_from"][name] for name in ("num_archs", "ensemble", "arch_images")}
+    assert used == {"num_archs": 12, "ensemble": 2, "arch_images": IMAGES}
+
+
+@pytest.mark.parametrize("command", ["predictor", "search"])
+def test_other_evaluations_are_told_as_flags_with_both_values(job, command):
+    evaluated(job, 12)
+    write_latency_table(job)
+    rows = job / "accuracy_rows.jsonl"
+    for flags, expected in [
+        (["--arch_images=9"], "--arch_images was 8, is 9. Leave flags as they were out to"),
+        (
+            ["--arch_images=9", "--predictor_seed=1"],
+            "--arch_images was 8, is 9; --predictor_seed was 0, is 1. ",
+        ),
+    ]:
+        ended = run(command, f"--workdir={job}", *flags)
+        assert_one_message(ended, 2, f"{rows} holds evaluations that were made otherwise", expected)
+    rows.write_text(rows.read_text().replace('"fingerprint": "', '"fingerprint": "0123'))
+    ended = run(command, f"--workdir={job}")
+    assert_one_message(ended, 2, "the supernet has other weights since. ", "remove the file to")
 
 
 def test_what_keras_tuner_found_is_used(job, monkeypatch):

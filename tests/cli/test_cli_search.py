@@ -104,6 +104,18 @@ def test_a_result_that_is_none_of_a_search_is_replaced(files, tmp_path, content)
     assert len(subnets_in(tmp_path)) == 1
 
 
+def test_a_missing_latency_table_is_told_with_the_whole_command(tmp_path):
+    workdir = write_job(tmp_path / "my job")
+    ended = run("search", f"--workdir={workdir}", "--budget_ms=5", "--target=R58M", "--cpus=big")
+    assert_one_message(
+        ended,
+        2,
+        f"{workdir}/latency_R58M_float32_cpus-big_1t.json is missing. Run this first: ofa-latency "
+        f"'--workdir={workdir}' --target=R58M --cpus=big --benchmark_binary=FOLDER_OF_",
+    )
+    assert "--target=host (or give" in run("search", f"--workdir={workdir}", "--budget_ms=5").err
+
+
 def test_budgets_are_spread_where_none_is_given(files, tmp_path):
     ended = run("search", f"--workdir={tmp_path}", "--num_budgets=3", *given(files))
     assert ended.code == 0, ended.err

@@ -1,0 +1,88 @@
+"""What the evaluations of a job were made with, which it remembers, and what is different now."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+from typing import Any
+
+from absl import flags
+
+from ofa_tf.errors import FailureError, UsageError
+from ofa_tf.files import read_json
+from ofa_tf.search.rows import first_row
+from ofa_tf.workdir import Workdir
+
+FLAGS = flags.FLAGS
+
+# As `Job.fingerprint` puts it together; behind it the images that each arch is evaluated on.
+_FINGERPRINT = re.compile(
+    r"(?P<weights>[0-9a-f]+)-(?P<calibration_images>\d+)-(?P<eval_crop>[\d.]+(?:e-\d+)?)"
+    r"(?:-(?P<images>[0-9a-f]{12,}))?(?:-(?P<arch_images>\d+))?"
+)
+_KINDS = {"calibration_images": int, "eval_crop": float, "arch_images": int}
+_FLAGS = {"seed": "predictor_seed"}  # of fields that are called otherwise
+_NO_FLAGS = {
+    "weights": "the supernet has other weights since",
+    "images": "its images are others since (put them back as they were)",
+}
+
+
+def adopt(workdir: Workdir, names: tuple[str, ...]) -> None:
+    """Makes what the job's evaluations were made with the defaults of these flags.
+
+    Args:
+        workdir: of the job.
+        names: flags of the accuracy predictor.
+    """
+    for name, value in _recorded(workdir).items():
+        if name in names:
+            FLAGS.set_default(name, value)
+
+
+def _recorded(workdir: Workdir) -> dict[str, int]:
+    """Settings of the accuracy predictor that is there; those of the rows are what counts."""
+    found: dict[str, Any] = {}
+    if workdir.accuracy_report.exists():
+        try:
+            report = read_json(workdir.accuracy_report, kind=dict)
+            found = dict(report.get("made_from") or {})
+        except (FailureError, TypeError, ValueError):
+            found = {}  # who reads it says what to do about it
+    if (row := first_row(workdir.accuracy_rows)) is not None:
+        found |= {"predictor_seed": row.get("seed"), **_parts(row.get("fingerprint"))}
+    return {name: value for name, value in found.items() if type(value) is int}
+
+
+def check_same(path: pathlib.Path, **identity: Any) -> None:
+    """Checks that the evaluations in a file were made as they would be now.
+
+    Args:
+        path: JSON lines.
+        **identity: what their rows begin with.
+
+    Raises:
+        UsageError: they were not; names what is different, as flags with both values.
+    """
+    row = first_row(path)
+    if row is None:
+        return
+    there, here = ({**_parts(each.get("fingerprint")), **each} for each in (row, identity))
+    different = [
+        _NO_FLAGS.get(name) or f"--{_FLAGS.get(name, name)} was {there.get(name)}, is {value}"
+        for name, value in here.items()
+        if name != "fingerprint" and there.get(name) != value
+    ]
+    if different or row.get("fingerprint") != identity.get("fingerprint"):
+        raise UsageError(
+            f"{path} holds evaluations that were made otherwise: "
+            f"{'; '.join(different) or 'by another version'}. Leave flags as they were out to use "
+            f"these, or remove the file to evaluate anew."
+        )
+
+
+def _parts(fingerprint: object) -> dict[str, Any]:
+    """The parts of a fingerprint, by the flags that they come from."""
+    found = _FINGERPRINT.fullmatch(fingerprint) if isinstance(fingerprint, str) else None
+    texts = found.groupdict() if found else {}
+    return {name: _KINDS.get(name, str)(text) for name, text in texts.items() if text}
