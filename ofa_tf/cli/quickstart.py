@@ -58,7 +58,8 @@ def _measure() -> None:
     code = mobile_bench_main(
         [
             "mobile-bench",
-            f"--models={workdir.subnets}/*/*.tflite",
+            # Each by its name: no sign in the path is taken for one of a pattern.
+            *map(str, sorted(workdir.subnets.glob("*/*.tflite"))),
             f"--output={workdir.measurements}",
             f"--target={FLAGS.target}",
             f"--threads={FLAGS.threads}",

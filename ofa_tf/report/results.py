@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import pathlib
+import shlex
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -121,10 +122,9 @@ def _measurements(workdir: Workdir, measured_so: MeasuredSo) -> dict[str, mobile
     """The newest measurement of each file that counts, by the file's sha256."""
     path = workdir.measurements
     if not path.exists():
-        raise UsageError(
-            f"{path} is missing. Run mobile-bench --models='{workdir.subnets}/*/*.tflite' "
-            f"--output={path} first."
-        )
+        flags = f"--models={workdir.subnets}/*/*.tflite", f"--output={path}"
+        command = shlex.join(["mobile-bench", *flags])
+        raise UsageError(f"{path} is missing. Run this first: {command}")
     try:
         rows = mobile_bench.read_rows(path).measurements
     except mobile_bench.FailureError as error:

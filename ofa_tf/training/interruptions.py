@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 
 _log = logging.getLogger(__name__)
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -45,7 +45,9 @@ def interrupted_by_signals() -> Iterator[None]:
 
 
 class SignalWatch:
-    """Within the block (`with watch:`), SIGINT and SIGTERM are noted and do nothing else.
+    """Within the block (`with watch:`), SIGNALS are noted and do nothing else.
+
+    Those that are ignored stay so.
 
     Attributes:
         came: the number of the signal that came last, or None.
@@ -56,7 +58,8 @@ class SignalWatch:
         self._handlers = {}
 
     def __enter__(self) -> SignalWatch:
-        self._handlers = {number: signal.signal(number, self._note) for number in SIGNALS}
+        heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        self._handlers = {number: signal.signal(number, self._note) for number in heeded}
         return self
 
     def __exit__(self, *_) -> None:
@@ -68,7 +71,7 @@ class SignalWatch:
         _log.info("Finishing the step and saving; this run can be continued.")
 
     def counts(self) -> list[int]:
-        """1 for the signal that came, 0 for the other; workers add theirs up."""
+        """1 for the signal that came, 0 for the others; workers add theirs up."""
         return [int(self.came == number) for number in SIGNALS]
 
 

@@ -356,7 +356,7 @@ def test_a_report_of_what_was_only_trained(job):
 def test_a_report_without_measurements(job):
     (job / "search.json").write_text(json.dumps({"settings": {}, "subnets": []}))
     ended = run("report", f"--workdir={job}")
-    assert "measurements.jsonl is missing. Run mobile-bench --models=" in ended.err
+    assert "measurements.jsonl is missing. Run this first: mobile-bench " in ended.err
     assert (job / "report.html").exists()
 
 
