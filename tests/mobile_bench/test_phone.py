@@ -176,6 +176,33 @@ def test_throttling_in_a_run_is_told(phone, options, paths):
     assert [reason.partition(":")[0] for reason in row.verdict.reasons] == ["throttled"]
 
 
+def test_a_limit_from_before_the_run_on_is_a_note(phone, options, paths):
+    phone.core_limit_khz[7] = 1_000_000
+    (row,) = run_session(
+        paths[:1], phone.serial, options, **with_settings(cpus="big", threads=5)
+    ).rows
+    assert row.verdict.reasons == ()
+    assert [note.partition(":")[0] for note in row.verdict.notes] == ["clocks", "threads"]
+    (row,) = run_session(paths[:1], phone.serial, options, **with_settings(cpus="big")).rows
+    assert [note.partition(":")[0] for note in row.verdict.notes] == ["clocks", "cores"]
+
+
+def test_a_battery_that_makes_no_sense_is_told_once(phone, options, paths):
+    phone.battery_fields = {"temperature": "3570", "status": "5", "level": "174", "scale": "200"}
+    notices = []
+    rows = run_session(paths, phone.serial, options, notice=notices.append).rows
+    assert len(rows) == 3
+    (notice,) = notices
+    assert notice.startswith(f"{phone.serial}: battery: its temperature 3570 makes no sense in ")
+    # thermalservice has it as well
+    assert {row.after.battery_celsius for row in rows} == {28.5}
+    assert {(row.after.battery_percent, row.after.charging) for row in rows} == {(87, False)}
+    notices.clear()
+    phone.battery_fields = {"present": "false", "temperature": "0"}
+    (row,) = run_session(paths[:1], phone.serial, options, notice=notices.append).rows
+    assert (row.before.battery_celsius, row.after.battery_celsius, notices) == (None, None, [])
+
+
 @pytest.mark.parametrize(
     ("screen", "at_start", "in_runs"), [("on", False, True), ("off", True, False)]
 )

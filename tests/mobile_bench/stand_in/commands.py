@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class Commands:
 
     def _dumpsys(self, request: Request, *arguments: str) -> Answer:
         service, *rest = arguments or ("",)
+        time.sleep(self._device.dumpsys_secs)
         if service == "battery":
             return Answer(self._battery())
         if service == "thermalservice" and self._device.kind.has_thermalservice:
@@ -110,7 +112,7 @@ class Commands:
             "voltage": "4234",
             "temperature": str(round(10 * device.read_battery_celsius())),
             "technology": "Li-ion",
-        }
+        } | device.battery_fields
         lines = [f"  {name}: {value}\n" for name, value in fields.items()]
         return "Current Battery Service state:\n" + "".join(lines)
 
