@@ -163,8 +163,32 @@ def test_a_delegate_that_is_not_there_or_takes_a_part(phone, options, paths):
     phone.tool.delegates = ("xnnpack", "gpu")
     phone.tool.partitions = 3
     (row,) = run_session(paths[:1], phone.serial, options, **with_settings(delegate="gpu")).rows
-    assert row.delegation == Delegation("gpu", 3, complete=False)
-    assert any(reason.startswith("fallback: gpu") for reason in row.verdict.reasons)
+    assert row.delegation == Delegation("gpu", 3, 212, 12, complete=False)
+    assert row.verdict.reasons == ("fallback: gpu did not take all of the model: 12 of 212 ops",)
+
+
+@pytest.mark.parametrize(
+    ("partitions", "expected"),
+    [
+        (3, "gpu did not take all of the model: 12 of 212 ops"),
+        (None, "the tool does not tell whether gpu took all of the model"),
+    ],
+)
+def test_a_tool_of_2019_does_not_pass_off_a_part_as_the_whole(
+    partitions, expected, phone, options, paths
+):
+    phone.tool.generation, phone.tool.delegates = "2019", ("gpu",)
+    phone.tool.partitions = partitions
+    (row,) = run_session(paths[:1], phone.serial, options, **with_settings(delegate="gpu")).rows
+    assert row.verdict.reasons == (f"fallback: {expected}",)
+
+
+def test_a_single_slow_run_is_whole(phone, options, paths):
+    """Its time has all digits in one line and six in another."""
+    phone.tool.mean_us, phone.tool.std_us = 4_204_739.0, 0.0
+    (row,) = run_session(paths[:1], phone.serial, options, **with_settings(num_runs=1)).rows
+    assert row.verdict.reasons == ()
+    assert (row.timings.count, row.timings.mean_us) == (1, pytest.approx(4_204_739, abs=1))
 
 
 def test_throttling_in_a_run_is_told(phone, options, paths):
