@@ -49,7 +49,7 @@ def judge_run(
     """
     reasons = [
         *_too_few(settings, timings),
-        *_fallback(settings, delegation),
+        *_fallback(settings, delegation, problems),
         *_affinity(affinity),
         *_throttled(affinity, before, after),
         *_hot(settings, before, after),
@@ -103,7 +103,7 @@ def _too_few(settings: Settings, timings: Timings) -> Iterator[str]:
         )
 
 
-def _fallback(settings: Settings, delegation: Delegation) -> Iterator[str]:
+def _fallback(settings: Settings, delegation: Delegation, problems: Sequence[str]) -> Iterator[str]:
     asked, applied = settings.delegate, delegation.delegate
     if asked == "cpu":  # a tool that applies no delegate need not say so
         if applied not in ("cpu", None):
@@ -111,7 +111,9 @@ def _fallback(settings: Settings, delegation: Delegation) -> Iterator[str]:
         return
     if applied != asked:
         told = "the tool does not tell what was" if applied is None else applied
-        yield f"fallback: {asked} was asked for, {told} applied"
+        by_the_tool = (problem for problem in problems if _kind(problem) == "fallback")
+        # The tool's words may have the reason in them.
+        yield next(by_the_tool, f"fallback: {asked} was asked for, {told} applied")
     elif delegation.complete is False and (settings.require_full_delegation or asked != "xnnpack"):
         # XNNPACK and what it leaves run on the same cores; a GPU that hands back does not.
         yield f"fallback: {asked} did not take all of the model{_outside(delegation)}"

@@ -329,7 +329,7 @@ def _lost_files(found: Found, flags: Mapping[str, str]) -> list[str]:
 def _delegate_problems(found: Found, flags: Mapping[str, str]) -> list[str]:
     """Compares the delegates asked for with those that were applied."""
     problems = []
-    idle = _idle(found)
+    idle, read = _idle(found), _delegate(found)
     applied = {line.delegate for line in found.applied} | {name for name, _ in found.replaced}
     for name, words in _WORDS_OF.items():
         if flags.get(f"use_{name}") not in _YES:
@@ -346,10 +346,15 @@ def _delegate_problems(found: Found, flags: Mapping[str, str]) -> list[str]:
             problems.append(
                 f"fallback: nnapi had no accelerator but {_NNAPI_ON_CPU}: the CPU was timed"
             )
+        elif name != "xnnpack" and read["delegate"] == name and not read["fully_delegated"]:
+            # XNNPACK and what it leaves run on the same cores.
+            is_part = read["fully_delegated"] is False
+            said = "took a part of the graph" if is_part else "may have taken a part of the graph"
+            problems.append(f"fallback: {name} {said}: the CPU runs the rest")
     if flags.get("use_xnnpack") in _NO and (found.xnnpack_created or "xnnpack" in applied):
         problems.append("fallback: xnnpack was switched off, and was applied all the same")
     required = flags.get("require_full_delegation") in _YES
-    if required and _delegate(found).get("fully_delegated") is not True:
+    if required and read.get("fully_delegated") is not True:
         problems.append("fallback: full delegation was required, and nothing says that there was")
     return problems
 

@@ -272,3 +272,10 @@ def test_the_table_says_what_to_do():
     assert second.split() == ["B2", "unauthorized"]
     assert (empty, advice) == ("", "B2: unlock the phone")
     assert "USB debugging" in format_devices([])
+
+
+def test_the_table_says_what_is_odd_about_a_phone():
+    state = battery(temperature=3570)
+    device = parse_description("", "A1")
+    line = format_devices([DeviceLine(Attached("A1", "device", {}), device, state, "")])
+    assert line.splitlines()[-1] == f"A1: {state.notes[0]}"

@@ -98,6 +98,9 @@ def test_what_the_tool_tells_as_well_is_told_once():
         "tool",
     ]
     assert reasons(problems=["fallback: gpu"]) == ("fallback: gpu",)
+    # It may know why.
+    why = "fallback: gpu was asked for, and nothing says that it was applied (no driver)"
+    assert reasons(Settings(delegate="gpu"), delegation=Delegation("cpu"), problems=[why]) == (why,)
 
 
 @pytest.mark.parametrize("max_celsius", [None, 45.0])
