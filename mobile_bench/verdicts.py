@@ -203,7 +203,7 @@ def _mixed(settings: Settings, affinity: Affinity, device: Device) -> Iterator[s
     """Tells of a choice of cores of several speeds, of which not all are needed."""
     cores = [core for core in affinity.asked or () if core < len(device.core_max_khz)]
     speeds = [device.core_max_khz[core] for core in cores]
-    if len(set(speeds)) > 1 and settings.threads < len(cores):
+    if None not in speeds and len(set(speeds)) > 1 and settings.threads < len(cores):
         threads = f"{settings.threads} thread{'s' * (settings.threads > 1)}"
         yield (
             f"cores: the system chooses among {describe_cores(speeds)} GHz for {threads}, so the "
