@@ -273,8 +273,8 @@ def _on_accelerators(found: Found, match: _Match) -> None:
 
 def _on_opengl(found: Found, match: _Match) -> None:
     # Whatever kept the delegate from OpenCL was said just before, mostly as an error.
-    why = found.complaints[-1] if found.complaints else "it does not say why"
-    if found.errors and found.errors[-1] == found.last_said:
+    why = match[1] or (found.complaints[-1] if found.complaints else "it does not say why")
+    if not match[1] and found.errors and found.errors[-1] == found.last_said:
         why = found.errors.pop()
     found.notes.append(f"the GPU delegate fell back to OpenGL: {quote(why)}")
 
@@ -353,7 +353,7 @@ _PATTERNS = tuple(
             r"nnapi accelerator name: \[[^\]]{0,200}\] \(Available: )([^\])]{0,500})[\])]",
             _on_accelerators,
         ),
-        (r"Falling back to OpenGL", _on_opengl),
+        (r"Falling back to OpenGL|(.*\S) Using OpenGL instead", _on_opengl),
         (
             r"Replacing (?P<ops>\d{1,9})(?: out of (?P<total>\d{1,9}))? node\(s\) with delegate "
             r"\((?P<kernel>\w{1,40})\) node, yielding (?P<partitions>\d{1,9}) partitions"

@@ -262,9 +262,10 @@ def _exit_problem(exit_code: int, found: Found, stdout: str, stderr: str) -> str
         return f"{ending}: {quote('; '.join(dict.fromkeys(reasons)))}"
     if any(error.startswith("usage: ") for error in found.errors):
         return f"{ending}: it printed its usage"
-    said = [line.text for line in split_lines(stdout)]
+    said = split_lines(stdout)
     # What the runtime informs of on stderr is no reason; what the shell or libc says there is.
-    said += [line.text for line in split_lines(stderr) if line.level not in ("INFO", "VERBOSE")]
+    said += [line for line in split_lines(stderr) if line.level not in ("INFO", "VERBOSE")]
+    said = [line.text for line in said if not line.text.startswith(ignored)]
     return f"{ending}: {f'its last line was {quote(said[-1])!r}' if said else 'it said nothing'}"
 
 

@@ -517,6 +517,13 @@ def test_the_reference_of_nnapi_is_the_cpu(accelerators, flags, is_on_cpu):
     assert run.ok != is_on_cpu
 
 
+def test_opengl_by_the_words_of_litert():
+    why = "OpenCL not supported on this platform."
+    text = f"ERROR: {why} Using OpenGL instead.\nA{APPLIED_WHOLLY.format('GPU')} by"
+    run = run_of(current((f"INFO: {APPLIED}", text)), 0, "./benchmark_model --use_gpu=true")
+    assert (run.problems, run.notes) == ((), (f"the GPU delegate fell back to OpenGL: {why}",))
+
+
 @pytest.mark.parametrize(
     "why",
     [
@@ -615,6 +622,11 @@ def test_files_that_were_not_written():
         (162, "", "was ended by signal 34"),
         (127, "/system/bin/sh: x: inaccessible or not found\n", "exit code 127 (it was not found)"),
         (255, "", "ended with exit code 255: its last line was 'STARTING!'"),
+        (
+            1,  # without levels, as in 2019
+            "Failed to apply GPU delegate.\nBenchmarking failed.\n",
+            "exit code 1: its last line was 'Failed to apply GPU delegate.'",
+        ),
         (1, "ERROR: a\nERROR: b\nERROR: a\nERROR: Benchmarking failed.\n", "exit code 1: a; b"),
     ],
 )
