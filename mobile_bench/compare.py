@@ -36,8 +36,8 @@ class Change:
         changed: "faster" or "slower" where the interval leaves out 1, "same" where it has it (no
             difference was seen, which is no proof that there is none), "unknown" without an
             interval, "only in A" or "only in B".
-        notes: What else is different, and which of the two is not valid; of one that is alone, its
-            settings where they are not the defaults.
+        notes: What else is different, which of the two is not valid, and notes of one of their
+            verdicts alone; of one that is alone, its settings where they are not the defaults.
     """
 
     model: str
@@ -136,9 +136,10 @@ def _notes(a: Summary, b: Summary) -> tuple[str, ...]:
         notes.append(f"{'AB'[means.index(True)]} has means: its tool prints no medians")
     if a.settings != b.settings:
         notes.append(f"other settings: {_differences(a.settings, b.settings)}")
-    for side, summary in (("A", a), ("B", b)):
+    for side, summary, other in (("A", a, b), ("B", b, a)):
         if not summary.verdict.valid:
             notes.append(f"{side} is invalid: {'; '.join(summary.verdict.reasons)}")
+        notes += [f"{side}: {n}" for n in summary.verdict.notes if n not in other.verdict.notes]
     return tuple(notes)
 
 

@@ -154,13 +154,14 @@ class DeviceState:
     Attributes:
         date: UTC, ISO 8601, by this host's clock.
         battery_percent: Charge.
-        charging: Whether it is plugged in.
+        charging: Whether the battery is being charged: a full one on a cable is not.
         battery_celsius: Temperature of the battery.
         thermal_status: Android's, 0 (none) to 6 (shutdown); from 3 (severe) on it throttles.
         core_khz: Frequency of each core now, in kHz.
         core_limit_khz: Highest frequency that each core may take now, in kHz.
         governors: What sets the frequency of each core.
         screen_on: Whether the screen is on.
+        notes: What of its answers was odd, and is therefore None, one line each.
     """
 
     date: str
@@ -172,6 +173,7 @@ class DeviceState:
     core_limit_khz: tuple[int | None, ...] = ()
     governors: tuple[str | None, ...] = ()
     screen_on: bool | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -300,20 +302,25 @@ class Verdict:
 
     A reason begins with its kind: "too few runs:", "fallback:", "affinity:", "throttled:", "hot:",
     "screen:", "unstable:" or "tool:" (what the benchmark tool complained about).
+
+    Attributes:
+        notes: What is good to know and makes nothing invalid, as "clocks:", "cores:", "threads:"
+            or "tool:".
     """
 
     valid: bool
     reasons: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.valid == bool(self.reasons):
             raise ValueError("verdict: reasons are for invalid measurements, and all of those")
 
     @classmethod
-    def of(cls, reasons: typing.Iterable[str]) -> Verdict:
+    def of(cls, reasons: typing.Iterable[str], notes: typing.Iterable[str] = ()) -> Verdict:
         """Returns the verdict with these reasons: valid where there is none."""
         reasons = tuple(reasons)
-        return cls(not reasons, reasons)
+        return cls(not reasons, reasons, tuple(notes))
 
 
 @dataclass(frozen=True)
@@ -365,8 +372,9 @@ class Measurement:
         """Rebuilds a record from its JSON form.
 
         Raises:
-            ValueError: The form is of another version, a key is missing or unknown, or a value is
-                of another type; the message names the key.
+            ValueError: The form is of another version, a key is missing that has no default (those
+                that came later have one) or unknown, or a value is of another type; the message
+                names the key.
         """
         if not isinstance(values, dict):
             raise ValueError(f"row: expected an object, got {values!r:.80}")
@@ -411,10 +419,13 @@ def _decode_record(value: Any, expected: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise ValueError(f"{label}: expected an object, got {value!r:.80}")
     hints = typing.get_type_hints(expected)
-    missing, unknown = sorted(hints.keys() - value.keys()), sorted(value.keys() - hints.keys())
+    needed = {
+        field.name for field in dataclasses.fields(expected) if field.default is dataclasses.MISSING
+    }
+    missing, unknown = sorted(needed - value.keys()), sorted(value.keys() - hints.keys())
     if missing:
         raise ValueError(f"{label}: missing {', '.join(missing)}")
     if unknown:
         raise ValueError(f"{label}: unknown {', '.join(unknown)}")
     prefix = f"{where}." if where else ""
-    return expected(**{key: _decode(value[key], hints[key], prefix + key) for key in hints})
+    return expected(**{key: _decode(value[key], hints[key], prefix + key) for key in value})

@@ -64,7 +64,8 @@ def _different_settings(summaries: Sequence[Summary]) -> list[str]:
 def format_csv(summaries: Iterable[Summary]) -> str:
     """Returns a head and one line per summary, with all that a Markdown table has no room for.
 
-    What is not known is an empty cell. The reasons of a verdict are one cell, with "; " between.
+    What is not known is an empty cell. The reasons of a verdict are one cell, and so are its notes,
+    with "; " between.
     """
     return _csv(map(_flat, summaries))
 
@@ -122,6 +123,7 @@ def _flat(summary: Summary) -> dict[str, object]:
         "battery_celsius": warmest(summary),
         "valid": summary.verdict.valid,
         "reasons": _FOLDED.join(summary.verdict.reasons),
+        "notes": _FOLDED.join(summary.verdict.notes),
         "date": summary.date,
     }
 
@@ -196,7 +198,8 @@ def _percent(value: float | None) -> str:
 
 
 def _verdict(verdict: Verdict) -> str:
-    return "valid" if verdict.valid else "invalid: " + _FOLDED.join(verdict.reasons)
+    text = "valid" if verdict.valid else "invalid: " + _FOLDED.join(verdict.reasons)
+    return text + (f" (note: {_FOLDED.join(verdict.notes)})" if verdict.notes else "")
 
 
 def _delegate(delegation: Delegation) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from mobile_bench.results import (
     Affinity,
@@ -16,11 +16,11 @@ from mobile_bench.results import (
     Verdict,
 )
 from mobile_bench.timings import percentile
+from mobile_bench.topology import describe_cores
 
 _OF_THE_TOOL_TOO = ("too few runs", "fallback")  # kinds that tool.output finds as well
 SEVERE = 3  # Android's thermal status from which on it throttles
 _FULL_SPEED = 0.95  # of a core's highest frequency: a limit from there on is none
-_PINNED = ("performance", "userspace")  # governors that only the owner of a device sets
 
 
 def judge_run(
@@ -32,6 +32,7 @@ def judge_run(
     after: DeviceState,
     device: Device,
     problems: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> Verdict:
     """Says whether a run is what was asked for, on a device that was fit for it.
 
@@ -44,30 +45,43 @@ def judge_run(
         after: The device just after it.
         device: What its cores can do.
         problems: What the tool complained about.
+        notes: What else is good to know of the tool's run.
     """
     reasons = [
         *_too_few(settings, timings),
-        *_fallback(settings, delegation),
+        *_fallback(settings, delegation, problems),
         *_affinity(affinity),
-        *_throttled(device, affinity, before, after),
+        *_throttled(affinity, before, after),
         *_hot(settings, before, after),
         *_screen(settings, before, after),
     ]
-    return Verdict.of(reasons + _complaints(problems, {_kind(reason) for reason in reasons}))
+    return Verdict.of(
+        reasons + _complaints(problems, {_kind(reason) for reason in reasons}),
+        [
+            *_capped(device, affinity, before, after),
+            *_mixed(settings, affinity, device),
+            *_crowded(settings, affinity, device),
+            *(f"tool: {note}" for note in notes),
+        ],
+    )
 
 
 def judge_rounds(settings: Settings, rows: Sequence[Measurement]) -> Verdict:
     """Says whether the rounds of a model can be believed together.
 
-    Each kind of reason of the rows is told once, with the number of rounds that have it. A spread
-    of the rounds above `max_spread` is "unstable"; where, besides, each of three or more rounds
-    is slower than the one before, the device was getting slower: "throttled".
+    Each kind of reason and of note of the rows is told once, with the number of rounds that have
+    it. A spread of the rounds above `max_spread` is "unstable"; where, besides, each of three or
+    more rounds is slower than the one before, the device was getting slower: "throttled". So it
+    is where the limit of a clock moved between rounds.
 
     Args:
         settings: Those of the rows.
         rows: The rounds of one model on one device, at least one.
     """
-    return Verdict.of(itertools.chain(_counted(rows), _unsteady(settings, rows)))
+    reasons = [*_counted(rows, lambda row: row.verdict.reasons), *_unsteady(settings, rows)]
+    if not any(_kind(reason) == "throttled" for reason in reasons):
+        reasons += _moved_between(rows)
+    return Verdict.of(reasons, _counted(rows, lambda row: row.verdict.notes))
 
 
 def _complaints(problems: Sequence[str], told: Collection[str]) -> list[str]:
@@ -89,7 +103,7 @@ def _too_few(settings: Settings, timings: Timings) -> Iterator[str]:
         )
 
 
-def _fallback(settings: Settings, delegation: Delegation) -> Iterator[str]:
+def _fallback(settings: Settings, delegation: Delegation, problems: Sequence[str]) -> Iterator[str]:
     asked, applied = settings.delegate, delegation.delegate
     if asked == "cpu":  # a tool that applies no delegate need not say so
         if applied not in ("cpu", None):
@@ -97,11 +111,13 @@ def _fallback(settings: Settings, delegation: Delegation) -> Iterator[str]:
         return
     if applied != asked:
         told = "the tool does not tell what was" if applied is None else applied
-        yield f"fallback: {asked} was asked for, {told} applied"
+        by_the_tool = (problem for problem in problems if _kind(problem) == "fallback")
+        # The tool's words may have the reason in them.
+        yield next(by_the_tool, f"fallback: {asked} was asked for, {told} applied")
     elif delegation.complete is False and (settings.require_full_delegation or asked != "xnnpack"):
         # XNNPACK and what it leaves run on the same cores; a GPU that hands back does not.
         yield f"fallback: {asked} did not take all of the model{_outside(delegation)}"
-    elif delegation.complete is None and settings.require_full_delegation:
+    elif delegation.complete is None and (settings.require_full_delegation or asked != "xnnpack"):
         yield f"fallback: the tool does not tell whether {asked} took all of the model"
 
 
@@ -127,49 +143,79 @@ def _cores(cores: Sequence[int]) -> str:
     return ",".join(map(str, cores))
 
 
-def _throttled(
-    device: Device, affinity: Affinity, before: DeviceState, after: DeviceState
-) -> Iterator[str]:
-    """Tells of cores whose frequency limit moved in the run, or stood below what they can do.
+def _limits(
+    affinity: Affinity, before: DeviceState, after: DeviceState
+) -> dict[int, tuple[int, int | None]]:
+    """Returns the highest frequency in kHz that each core of a run might take before and after it.
+
+    Cores that did not tell before are left out; None is for those that did not tell after it.
+    """
+    pairs = enumerate(zip(before.core_limit_khz, after.core_limit_khz, strict=False))
+    return {
+        core: (first, last)
+        for core, (first, last) in pairs
+        if first and (affinity.granted is None or core in affinity.granted)
+    }
+
+
+def _throttled(affinity: Affinity, before: DeviceState, after: DeviceState) -> Iterator[str]:
+    """Tells of cores whose frequency limit moved in the run.
 
     Down is throttling that began, up is throttling that ended, and hot cores may be switched off
-    altogether. A lower limit that stands still is left alone where a governor says that the owner
-    of the device keeps its clocks steady.
+    altogether.
     """
-    cores = [
-        core
-        for core in range(min(len(before.core_limit_khz), len(after.core_limit_khz)))
-        if affinity.granted is None or core in affinity.granted
-    ]
-    limits = {
-        core: (first, last)
-        for core in cores
-        if (first := before.core_limit_khz[core]) and (last := after.core_limit_khz[core])
-    }
-    off = [core for core in cores if before.core_limit_khz[core] and core not in limits]
+    limits = _limits(affinity, before, after)
+    off = [core for core, (_, last) in limits.items() if last is None]
     if off and affinity.asked is not None:  # of the other cores the system chooses
         yield f"throttled: cores {_cores(off)} were switched off in the run"
-    moved = [core for core, (first, last) in limits.items() if first != last]
+    moved = [core for core, (first, last) in limits.items() if last and first != last]
     if moved:
         first, last = limits[moved[-1]]  # the fast cores come last
         yield (
             f"throttled: cores {_cores(moved)} were limited to {first / 1e6:.2f} GHz before and "
             f"{last / 1e6:.2f} GHz after"
         )
-        return
+
+
+def _capped(
+    device: Device, affinity: Affinity, before: DeviceState, after: DeviceState
+) -> Iterator[str]:
+    """Tells of cores that may not run at full speed, in a run that changed nothing of that.
+
+    Battery savers, vendors' modes and owners who keep the clocks steady limit them for good.
+    """
+    limits = _limits(affinity, before, after)
     highest = dict(enumerate(device.core_max_khz))
     capped = [
         core
-        for core, (_, last) in limits.items()
-        if last < _FULL_SPEED * (highest.get(core) or 0)
-        and (core >= len(after.governors) or after.governors[core] not in _PINNED)
+        for core, (first, last) in limits.items()
+        if first == last < _FULL_SPEED * (highest.get(core) or 0)
     ]
     if capped:
         core = capped[-1]
         yield (
-            f"throttled: cores {_cores(capped)} were limited to {limits[core][1] / 1e6:.2f} of "
-            f"{highest[core] / 1e6:.2f} GHz"
+            f"clocks: cores {_cores(capped)} were limited to {limits[core][1] / 1e6:.2f} of "
+            f"{highest[core] / 1e6:.2f} GHz from before the run on"
         )
+
+
+def _mixed(settings: Settings, affinity: Affinity, device: Device) -> Iterator[str]:
+    """Tells of a choice of cores of several speeds, of which not all are needed."""
+    cores = [core for core in affinity.asked or () if core < len(device.core_max_khz)]
+    speeds = [device.core_max_khz[core] for core in cores]
+    if None not in speeds and len(set(speeds)) > 1 and settings.threads < len(cores):
+        threads = f"{settings.threads} thread{'s' * (settings.threads > 1)}"
+        yield (
+            f"cores: the system chooses among {describe_cores(speeds)} GHz for {threads}, so the "
+            "times may mix their speeds; cpus=auto takes the fastest"
+        )
+
+
+def _crowded(settings: Settings, affinity: Affinity, device: Device) -> Iterator[str]:
+    cores = affinity.granted or affinity.asked
+    count = len(device.core_max_khz) if cores is None else len(cores)
+    if 0 < count < settings.threads:
+        yield f"threads: {settings.threads} of them share {count} core{'s' * (count > 1)}"
 
 
 def _hot(settings: Settings, before: DeviceState, after: DeviceState) -> Iterator[str]:
@@ -191,17 +237,19 @@ def _screen(settings: Settings, before: DeviceState, after: DeviceState) -> Iter
             return
 
 
-def _counted(rows: Sequence[Measurement]) -> Iterator[str]:
-    """Tells each kind of reason once, in the words of the first row that has it."""
+def _counted(
+    rows: Sequence[Measurement], texts_of: Callable[[Measurement], Sequence[str]]
+) -> Iterator[str]:
+    """Tells each kind of reason, or of note, once, in the words of the first row that has it."""
     found: dict[str, list[str]] = {}
     for row in rows:
         kinds: dict[str, str] = {}
-        for reason in row.verdict.reasons:
-            kinds.setdefault(_kind(reason), reason)
-        for kind, reason in kinds.items():
-            found.setdefault(kind, []).append(reason)
-    for reasons in found.values():
-        yield reasons[0] + (f" ({len(reasons)} of {len(rows)} rounds)" if len(rows) > 1 else "")
+        for text in texts_of(row):
+            kinds.setdefault(_kind(text), text)
+        for kind, text in kinds.items():
+            found.setdefault(kind, []).append(text)
+    for texts in found.values():
+        yield texts[0] + (f" ({len(texts)} of {len(rows)} rounds)" if len(rows) > 1 else "")
 
 
 def _kind(reason: str) -> str:
@@ -224,3 +272,18 @@ def _unsteady(settings: Settings, rows: Sequence[Measurement]) -> Iterator[str]:
     falling = len(times) > 2 and all(a < b for a, b in itertools.pairwise(times))
     if falling and slower > settings.max_spread:
         yield f"throttled: each round was slower than the one before, the last by {slower:.1%}"
+
+
+def _moved_between(rows: Sequence[Measurement]) -> Iterator[str]:
+    """Tells of a frequency limit that stood still in each round, and not from round to round."""
+    limits: dict[int, set[int]] = {}
+    for row in rows:
+        for core, (_, last) in _limits(row.affinity, row.before, row.after).items():
+            limits.setdefault(core, set()).update({last} - {None})
+    moved = [core for core, khz in sorted(limits.items()) if len(khz) > 1]
+    if moved:
+        low, high = min(limits[moved[-1]]), max(limits[moved[-1]])
+        yield (
+            f"throttled: cores {_cores(moved)} were limited to {low / 1e6:.2f} GHz in one round "
+            f"and to {high / 1e6:.2f} GHz in another"
+        )

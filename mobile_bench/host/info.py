@@ -116,8 +116,8 @@ def _governors() -> tuple[str | None, ...]:
 
 
 def _battery() -> tuple[int | None, bool | None]:
-    """Returns the charge in percent and whether it is plugged in; None without a battery."""
+    """Returns the charge in percent and whether it rises; None without a battery."""
     for supply in sorted(_SUPPLIES.glob("*")):
         if _text(supply / "type") == "Battery" and _text(supply / "scope") != "Device":
-            return _number(supply / "capacity"), _text(supply / "status") != "Discharging"
+            return _number(supply / "capacity"), _text(supply / "status") == "Charging"
     return None, None

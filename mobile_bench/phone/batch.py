@@ -169,10 +169,11 @@ class BatchReader:
 
     Attributes:
         done: Runs that have ended, which is also the index of the one that runs now.
+        parts: Parts of the output that have begun: it grows as long as the script gets on.
     """
 
     def __init__(self, count: int, token: str, now: Callable[[], str] = _utc_now) -> None:
-        self.done = 0
+        self.done = self.parts = 0
         self._count = count
         self._now = now
         self._marker = re.compile(
@@ -184,6 +185,12 @@ class BatchReader:
         self._last_state: list[str] = []
         # The run and its part that each stream is in: stderr may lag behind.
         self._places: dict[str, tuple[Run, str] | None] = {"out": None, "err": None}
+
+    @property
+    def running(self) -> bool:
+        """Whether the tool runs, and not the commands that tell the device's state."""
+        run = self._runs.get(self.done)
+        return run is not None and bool(run.started) and run.exit_code is None
 
     @property
     def flooded(self) -> bool:
@@ -207,6 +214,7 @@ class BatchReader:
         if not self.done <= int(index) < self._count:
             return None
         run = self._runs.setdefault(int(index), Run(int(index)))
+        self.parts += 1
         part = self._begin(run, stream, word, number)
         self._places[stream] = None if part is None else (run, part)
         if run._ends < 2 or run.exit_code is None or run.index != self.done:

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timezone
+from typing import NamedTuple
 
 from mobile_bench.adb.device import AdbDevice, Script
 from mobile_bench.errors import one_line
 from mobile_bench.results import Device, DeviceState
 
 _ANSWER_SECS = 20.0
+STATE_SECS = 60.0  # for three services, of which dumpsys gives each ten seconds, and for the clocks
 _MAX_BYTES = 256 * 1024
 _MAX_CORES = 1024
 _LONGEST_VALUE = 200  # characters
+_COLDEST, _WARMEST = -30.0, 90.0  # degrees Celsius that a battery can have
 
 _PROPERTIES = (
     *("ro.serialno", "ro.boot.serialno", "ro.product.manufacturer", "ro.product.model"),
@@ -46,9 +49,10 @@ _DESCRIBE_SCRIPT = (
 _STATE_SCRIPT = (
     _CORES_SCRIPT.format(names="scaling_cur_freq scaling_max_freq scaling_governor")
     + "echo @battery\n"
-    "dumpsys battery 2>/dev/null | grep -E 'level:|temperature:|powered:'\n"
+    "dumpsys battery 2>/dev/null | grep -E "
+    "'UPDATES STOPPED|powered:|status:|present:|level:|scale:|temperature:'\n"
     "echo @thermal\n"
-    "dumpsys thermalservice 2>/dev/null | grep 'Thermal Status:'\n"
+    "dumpsys thermalservice 2>/dev/null | grep -E 'Thermal Status:|temperatures|mType='\n"
     "echo @power\n"
     "dumpsys power 2>/dev/null | grep 'mWakefulness='\n"
 )
@@ -70,7 +74,7 @@ def read_state(device: AdbDevice) -> DeviceState:
     Raises:
         DeviceError: It does not answer.
     """
-    result = device.shell(Script(_STATE_SCRIPT), timeout_secs=_ANSWER_SECS, max_bytes=_MAX_BYTES)
+    result = device.shell(Script(_STATE_SCRIPT), timeout_secs=STATE_SECS, max_bytes=_MAX_BYTES)
     return parse_state(result.stdout)
 
 
@@ -81,7 +85,7 @@ def describe_with_state(device: AdbDevice) -> tuple[Device, DeviceState]:
         DeviceError: It does not answer.
     """
     script = Script(_DESCRIBE_SCRIPT + _STATE_SCRIPT)
-    text = device.shell(script, timeout_secs=_ANSWER_SECS, max_bytes=_MAX_BYTES).stdout
+    text = device.shell(script, timeout_secs=STATE_SECS, max_bytes=_MAX_BYTES).stdout
     return parse_description(text, device.serial), parse_state(text)
 
 
@@ -123,23 +127,94 @@ def parse_state(text: str, date: str | None = None) -> DeviceState:
         date: When, UTC, ISO 8601; now when None.
     """
     text = text[:_MAX_BYTES]
-    sections = _sections(text)
-    battery = "\n".join(sections.get("battery", ()))
-    tenths = _number(r"temperature:\s*(-?\d{1,5})\s", battery)
-    powered = re.findall(r"powered:\s*(true|false)\s", battery + "\n")
-    awake = re.search(r"mWakefulness=(\w+)", "\n".join(sections.get("power", ())))
+    sections = {name: "\n".join(lines) for name, lines in _sections(text).items()}
+    thermal = sections.get("thermal", "")
+    battery = _parse_battery(sections.get("battery", ""), thermal)
+    awake = re.search(r"mWakefulness=(\w+)", sections.get("power", ""))
     cores = _cores(text, 3)
     return DeviceState(
         date=date or datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        battery_percent=_number(r"(?m)^\s*level:\s*(\d{1,3})\s", battery),
-        charging="true" in powered if powered else None,
-        battery_celsius=None if tenths is None else tenths / 10,
-        thermal_status=_number(r"Thermal Status:\s*(\d)\s", "\n".join(sections.get("thermal", ()))),
+        battery_percent=battery.percent,
+        charging=battery.charging,
+        battery_celsius=battery.celsius,
+        thermal_status=_number(r"Thermal Status:\s*(\d)\s", thermal),
         core_khz=tuple(_whole(values[0]) for values in cores),
         core_limit_khz=tuple(_whole(values[1]) for values in cores),
         governors=tuple(_word(values[2]) for values in cores),
         screen_on=None if awake is None else awake[1] in ("Awake", "Dreaming"),
+        notes=battery.notes,
     )
+
+
+class _Battery(NamedTuple):
+    percent: int | None = None
+    charging: bool | None = None
+    celsius: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+def _parse_battery(text: str, thermal: str) -> _Battery:
+    """Reads `dumpsys battery`; what its temperature does not tell is taken from thermalservice."""
+    if re.search(r"(?m)^\s*present:\s*false\s*$", text):
+        return _Battery()
+    if "UPDATES STOPPED" in text:  # by `dumpsys battery unplug` or `set`, and for good
+        stopped = (
+            "battery: its values stand still (UPDATES STOPPED) and are not used: "
+            "`adb shell dumpsys battery reset` lets them go on"
+        )
+        return _Battery(celsius=_thermal_celsius(thermal), notes=(stopped,))
+    level = _number(r"(?m)^\s*level:\s*(\d{1,5})\s", text)
+    scale = _number(r"(?m)^\s*scale:\s*(\d{1,5})\s", text) or 100
+    temperature = _number(r"(?m)^\s*temperature:\s*(-?\d{1,15})\s", text)
+    celsius, notes = _of_tenths(temperature), ()
+    if celsius is None:
+        celsius = _thermal_celsius(thermal)
+        if temperature is not None:
+            used = "it is not used" if celsius is None else "thermalservice's is used"
+            notes = (
+                f"battery: its temperature {temperature} makes no sense in tenths of a degree: "
+                f"{used}",
+            )
+    return _Battery(
+        percent=None if level is None or level > scale else round(100 * level / scale),
+        charging=_is_charging(text),
+        celsius=celsius,
+        notes=notes,
+    )
+
+
+def _is_charging(text: str) -> bool | None:
+    """Whether the battery is being charged: a full one on a cable is not."""
+    status = _number(r"(?m)^\s*status:\s*(\d)\s", text)
+    if status in (2, 3, 4, 5):  # charging, discharging, not charging, full
+        return status == 2
+    powered = re.findall(r"powered:\s*(true|false)\s", text + "\n")
+    return "true" in powered if powered else None
+
+
+def _of_tenths(tenths: int | None) -> float | None:
+    """Returns the temperature of tenths of a degree; None where they are none.
+
+    Some phones tell hundredths (3570), whole degrees (31), or 0 for nothing. From 0 to 10 degrees
+    these cannot be told from tenths, so no battery is believed to be as cold.
+    """
+    return None if tenths is None or 0 <= tenths < 100 else _sound_celsius(tenths / 10)
+
+
+def _thermal_celsius(text: str) -> float | None:
+    """Returns the battery's temperature of now, not of the last alarm, as thermalservice has it."""
+    current = text.partition("Current temperatures from HAL:")[2]
+    found = re.search(  # vendors count the types from 0 or from 1, hence the name
+        r"Temperature\{mValue=(-?\d{1,4}(?:\.\d{1,9})?), mType=[23], "
+        r"mName=(?:TYPE_)?(?:bat|batt|battery)(?:_therm)?[,}]",
+        current,
+        re.ASCII | re.IGNORECASE,
+    )
+    return None if found is None else _sound_celsius(float(found[1]))
+
+
+def _sound_celsius(value: float) -> float | None:
+    return value if _COLDEST <= value <= _WARMEST else None
 
 
 def _sections(text: str) -> dict[str, list[str]]:

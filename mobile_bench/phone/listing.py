@@ -76,7 +76,12 @@ def format_devices(lines: Sequence[DeviceLine]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
-    advice = [f"{_safe(line.attached.serial)}: {line.advice}" for line in lines if line.advice]
+    advice = [
+        f"{_safe(line.attached.serial)}: {text}"
+        for line in lines
+        for text in (line.advice, *(line.state.notes if line.state else ()))
+        if text
+    ]
     return "\n".join([*table, *([""] if advice else []), *advice])
 
 

@@ -87,7 +87,11 @@ def make_measurement(
         profile=profile,
         before=before,
         after=after,
-        verdict=judge_run(settings, affinity, delegation, timings, before, after, device, problems),
+        verdict=judge_run(
+            *(settings, affinity, delegation, timings, before, after, device),
+            problems=problems,
+            notes=told.notes,
+        ),
     )
 
 

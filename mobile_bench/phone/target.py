@@ -17,7 +17,12 @@ from mobile_bench.models import ModelFile
 from mobile_bench.phone.apk import ApkRunner
 from mobile_bench.phone.batch import BatchReader, Run, end_script, make_script
 from mobile_bench.phone.binary import BinaryRunner
-from mobile_bench.phone.description import describe_phone, read_state, state_script
+from mobile_bench.phone.description import (
+    STATE_SECS,
+    describe_phone,
+    read_state,
+    state_script,
+)
 from mobile_bench.phone.install import make_folders, push_models
 from mobile_bench.phone.lock import DeviceLock
 from mobile_bench.phone.record import make_measurement
@@ -66,6 +71,7 @@ class Phone:
         self._screen: Screen | None = None
         self._closing = threading.Lock()
         self._locked = False
+        self._told_odd = False
         self.name, self.batch = device.serial, options.batch
         self.notice: Callable[[str], None] = lambda text: None
         self.device: Device = describe_phone(device)
@@ -105,7 +111,15 @@ class Phone:
                 self._lock.acquire()
             return read_state(self._phone)
 
-        return self._persist(ask)
+        state = self._persist(ask)
+        self._tell_odd(state)
+        return state
+
+    def _tell_odd(self, state: DeviceState) -> None:
+        """Tells once for all what is odd about what the phone says of itself."""
+        if state.notes and not self._told_odd:
+            self._told_odd = True
+            self.notice("; ".join(state.notes))
 
     def measure(
         self, files: Sequence[ModelFile], session: str, round_index: int
@@ -168,7 +182,8 @@ class Phone:
         except DeviceError as error:
             self._check_stop()
             # Where the phone answers, the run was the one that did not.
-            if error.kind not in ("timeout", "output"):
+            hangs = error.kind == "timeout" and reader.running
+            if not hangs and error.kind != "output":
                 raise
             self._end()
             raise RunError(self._why_ended(error)) from error
@@ -178,20 +193,23 @@ class Phone:
             raise
 
     def _read(self, script: str, reader: BatchReader) -> Iterator[Run]:
-        limit = self._run_secs
+        state_secs = max(self._run_secs, STATE_SECS)
         with self._phone.stream(
             Script(script),
-            idle_secs=limit,
-            deadline_secs=limit,
+            idle_secs=state_secs,
+            deadline_secs=state_secs,
             max_bytes=_MOST_BYTES,
             stop=self._stop,
         ) as stream:
+            parts = 0
             for name, line in stream:
                 run = reader.feed(name, line)
                 if reader.flooded:
                     raise DeviceError("output", f"{self.name}: a flood of output")
+                if reader.parts > parts:  # a phone that tells its state slowly is no hanging tool
+                    parts = reader.parts
+                    stream.renew(self._run_secs if reader.running else state_secs)
                 if run is not None:
-                    stream.renew(limit)
                     yield run
 
     def _why_ended(self, error: DeviceError) -> str:
@@ -203,7 +221,7 @@ class Phone:
         self, run: Run, file: ModelFile, session: str, round_index: int
     ) -> Measurement | RunFailure:
         try:
-            return make_measurement(
+            row = make_measurement(
                 run,
                 file,
                 self._runner.command(file),
@@ -216,6 +234,8 @@ class Phone:
             )
         except RunError as error:
             return RunFailure(file.path, str(error))
+        self._tell_odd(row.after)
+        return row
 
     def _persist(self, action: Callable[[], _T]) -> _T:
         """Does something that may be done twice, again when the phone was lost in it.

@@ -150,6 +150,8 @@ def arguments(
     if options.delegate != "cpu":
         _require(has(f"use_{options.delegate}"), f"the {options.delegate} delegate")
         flags[f"use_{options.delegate}"] = "true"
+        if options.delegate == "nnapi" and "disable_nnapi_cpu" in (supported or ()):
+            flags["disable_nnapi_cpu"] = "true"  # the default of current builds alone
     elif has("use_xnnpack"):  # where XNNPACK is built in, it has to be switched off
         flags["use_xnnpack"] = "false"
     if options.memory and has("report_peak_memory_footprint"):

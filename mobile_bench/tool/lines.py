@@ -95,7 +95,7 @@ class Replaced:
 
     ops: int
     total: int | None
-    partitions: int
+    partitions: int | None
 
 
 @dataclass
@@ -104,17 +104,22 @@ class Found:
 
     Attributes:
         problems: Lines that are damaged, one sentence each.
+        notes: What is good to know and speaks against nothing, one sentence each.
         asked: Least number of runs, as the tool repeats its flag.
         announced: Least number of runs of each phase that began: warm-up, runs.
         stats: In order, with the number of the phase, from 1, that they came in.
         sizes: Fields of ToolRun in megabytes.
         idle: Delegates that were applied and took no op.
-        replaced: By delegate and graph.
-        complaints: Lines that no pattern knows and that are no mere information.
+        replaced: What the runtime says of each delegate and graph.
+        shares: What a delegate says of itself before it is applied, by its name.
+        accelerators: Those that NNAPI has on this device; None where it does not tell.
+        complaints: Lines that no pattern knows and that say that something went wrong.
         errors: Those of them that the tool calls errors.
+        last_said: The last line that had a level; what follows without one goes on with it.
     """
 
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     asked: int | None = None
     announced: list[int] = field(default_factory=list)
     stats: list[tuple[int, Stats]] = field(default_factory=list)
@@ -124,11 +129,14 @@ class Found:
     applied: list[Applied] = field(default_factory=list)
     idle: set[str] = field(default_factory=set)
     replaced: dict[tuple[str, str], Replaced] = field(default_factory=dict)
+    shares: dict[str, Replaced] = field(default_factory=dict)
+    accelerators: tuple[str, ...] | None = None
     xnnpack_created: bool = False
     saved: bool = False
     csv_on_stdout: bool = False
     complaints: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    last_said: str = ""
 
 
 def scan(lines: Sequence[Line]) -> Found:
@@ -140,10 +148,13 @@ def scan(lines: Sequence[Line]) -> Found:
                 note(found, match)
                 break
         else:
-            if line.level not in ("INFO", "VERBOSE", "DEBUG"):
+            # Earlier builds print no levels, so that their words have to tell what is a complaint.
+            if line.level in _WRONG or (not line.level and _COMPLAINT.search(line.text)):
                 found.complaints.append(line.text)
             if line.level in ("ERROR", "FATAL") and not _HARMLESS_ERROR.match(line.text):
                 found.errors.append(line.text)
+        if line.level:
+            found.last_said = line.text
     return found
 
 
@@ -239,6 +250,35 @@ def _on_idle(found: Found, match: _Match) -> None:
     found.idle.add(match[1].lower())
 
 
+def _on_gpu_split(found: Found, match: _Match) -> None:
+    ops = int(match["ops"] or 0)
+    _add_share(found, "gpu", Replaced(ops, ops + int(match["rest"]), None))
+
+
+def _on_share(found: Found, match: _Match) -> None:
+    partitions = None if match["partitions"] is None else int(match["partitions"])
+    share = Replaced(int(match["ops"]), int(match["total"]), partitions)
+    _add_share(found, match["name"].lower(), share)
+
+
+def _add_share(found: Found, name: str, share: Replaced) -> None:
+    """Keeps a share; of several, one for each graph, a part counts rather than a whole."""
+    if name not in found.shares or share.ops < share.total:
+        found.shares[name] = share
+
+
+def _on_accelerators(found: Found, match: _Match) -> None:
+    found.accelerators = tuple(name.strip() for name in match[1].split(",") if name.strip())
+
+
+def _on_opengl(found: Found, match: _Match) -> None:
+    # Whatever kept the delegate from OpenCL was said just before, mostly as an error.
+    why = match[1] or (found.complaints[-1] if found.complaints else "it does not say why")
+    if not match[1] and found.errors and found.errors[-1] == found.last_said:
+        why = found.errors.pop()
+    found.notes.append(f"the GPU delegate fell back to OpenGL: {quote(why)}")
+
+
 def _on_replaced(found: Found, match: _Match) -> None:
     if int(match["ops"]) == 0:
         return
@@ -296,6 +336,24 @@ _PATTERNS = tuple(
             _on_applied,
         ),
         (r"Though (\w{1,40}) delegate is explicitly applied, the model graph will not", _on_idle),
+        (r"Created 0 (GPU) delegate kernels", _on_idle),
+        (
+            r"(?:No|(?:First )?(?P<ops>\d{1,9})) operations will run on the GPU, and "
+            r"(?:all|the remaining) (?P<rest>\d{1,9}) (?:operations )?(?:will run )?on the CPU",
+            _on_gpu_split,
+        ),
+        (
+            r"(?:TfLite)?(?P<name>[A-Za-z]{1,40}?)(?:Delegate)?(?: delegate)?: (?P<ops>\d{1,9}) "
+            r"nodes delegated out of (?P<total>\d{1,9}) nodes"
+            r"(?: with (?P<partitions>\d{1,9}) partitions)?",
+            _on_share,
+        ),
+        (
+            r"(?:NNAPI accelerators available: \[|"
+            r"nnapi accelerator name: \[[^\]]{0,200}\] \(Available: )([^\])]{0,500})[\])]",
+            _on_accelerators,
+        ),
+        (r"Falling back to OpenGL|(.*\S) Using OpenGL instead", _on_opengl),
         (
             r"Replacing (?P<ops>\d{1,9})(?: out of (?P<total>\d{1,9}))? node\(s\) with delegate "
             r"\((?P<kernel>\w{1,40})\) node, yielding (?P<partitions>\d{1,9}) partitions"
@@ -316,6 +374,13 @@ _PATTERNS = tuple(
         (r"Saved benchmark result to:", _on_word("saved")),
         (r"node type, (?:start, )?first, avg_ms, ", _on_word("csv_on_stdout")),
     )
+)
+_WRONG = ("WARN", "WARNING", "ERROR", "FATAL")
+# Without a level: words of a complaint. An echo of a flag, `Graph: [not_there.tflite]`, has none.
+_COMPLAINT = re.compile(
+    r"^(?!Loaded model |[^\[]{1,80}: ?\[.*\]$).*\b(?:not|no|cannot|can't|couldn't|unable|invalid|"
+    r"missing|denied|disallowed|aborted|fault|un(?:supported|known|expected)|fail\w*|errors?)\b",
+    re.ASCII | re.IGNORECASE,
 )
 # Errors of runs that go on: a delegate tells which ops it leaves to the CPU, and the GPU delegate
 # that it goes on with OpenGL where a phone has no OpenCL.

@@ -7,15 +7,24 @@ patterns of single lines are in lines.py.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mobile_bench.tool.command import read_flags
-from mobile_bench.tool.lines import MAX_CHARS, Found, Stats, quote, scan, split_lines
+from mobile_bench.tool.lines import MAX_CHARS, Found, Result, Stats, quote, scan, split_lines
 
 _MAX_FLAGS = 20
 _MAX_OF_A_KIND = 3  # problems
+# What complaints about a delegate speak of.
+_WORDS_OF = {
+    "gpu": re.compile(r"gpu|opencl|opengl", re.IGNORECASE),
+    "nnapi": re.compile(r"nn ?api|aneuralnetworks", re.IGNORECASE),
+    "hexagon": re.compile(r"hexagon", re.IGNORECASE),
+    "xnnpack": re.compile(r"xnnpack", re.IGNORECASE),
+}
+_NNAPI_ON_CPU = "nnapi-reference"
 _YES, _NO = ("true", "1"), ("false", "0")
 # By number as Linux and Android count them, whatever this host calls them.
 _SIGNALS = {
@@ -43,6 +52,7 @@ class ToolRun:
     Attributes:
         problems: Everything that speaks against the run, one sentence each; none for a good run.
             "too few runs:" and "fallback:" begin those that are a verdict's as well.
+        notes: What is good to know of it and speaks against nothing, one sentence each.
         generation: Dialect of the output: "current" (prints medians), "2020" (to 2024) or "2019".
         init_us: Loading the model, applying the delegate, allocating tensors.
         first_us: The first run of all, in the warm-up if there was one.
@@ -67,6 +77,7 @@ class ToolRun:
     """
 
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     generation: str | None = None
     init_us: float | None = None
     first_us: float | None = None
@@ -129,6 +140,7 @@ def read_run(
         problems += _delegate_problems(found, flags)
     return ToolRun(
         problems=tuple(problems),
+        notes=tuple(dict.fromkeys(found.notes[:_MAX_OF_A_KIND])),
         asked_runs=asked_runs,
         unconsumed_flags=tuple(quote(flag) for flag in found.unconsumed[:_MAX_FLAGS]),
         **_timings(found),
@@ -182,24 +194,36 @@ def _timings(found: Found) -> dict[str, float | int | str | None]:
     return fields
 
 
+def _idle(found: Found) -> set[str]:
+    """The delegates that took nothing of the graph, in the tool's words or in their own."""
+    by_themselves = {name for name, share in found.shares.items() if not share.ops}
+    took_some = {line.delegate for line in found.applied if line.extent is not None}
+    return found.idle | (by_themselves - took_some)
+
+
 def _delegate(found: Found) -> dict[str, str | int | bool | None]:
     """The fields of ToolRun that tell of the delegate."""
-    applied = found.applied[0] if found.applied else None
-    taken = {name for name, _ in found.replaced} - found.idle
+    idle = _idle(found)
+    applied = next((line for line in found.applied if line.delegate not in idle), None)
+    taken = {name for name, _ in found.replaced} - idle
     if applied is not None:
         name = applied.delegate
     elif taken:  # XNNPACK may have picked up what another delegate left
         name = min(taken, key=lambda delegate: (delegate == "xnnpack", delegate))
-    elif found.xnnpack_created and "xnnpack" not in found.idle:
+    elif found.xnnpack_created and "xnnpack" not in idle:
         name = "xnnpack"
     else:
         return {"delegate": "cpu" if found.results else None}
     graphs = [graph for (delegate, _), graph in found.replaced.items() if delegate == name]
+    share = found.shares.get(name)
+    if share is not None and not (graphs and all(graph.total for graph in graphs)):
+        graphs = [share]  # earlier runtimes do not tell of how many ops they are
     totals = [graph.total for graph in graphs]
     ops = sum(graph.ops for graph in graphs) if graphs else None
     total = sum(totals) if totals and None not in totals else None
     if applied is not None and applied.extent is not None:
-        full: bool | None = applied.extent == "completely"
+        is_part = share is not None and share.ops < share.total
+        full: bool | None = applied.extent == "completely" and not is_part
         partitions = 1 if full else applied.kernels
     else:
         full = None if total is None else ops == total
@@ -238,9 +262,10 @@ def _exit_problem(exit_code: int, found: Found, stdout: str, stderr: str) -> str
         return f"{ending}: {quote('; '.join(dict.fromkeys(reasons)))}"
     if any(error.startswith("usage: ") for error in found.errors):
         return f"{ending}: it printed its usage"
-    said = [line.text for line in split_lines(stdout)]
+    said = split_lines(stdout)
     # What the runtime informs of on stderr is no reason; what the shell or libc says there is.
-    said += [line.text for line in split_lines(stderr) if line.level not in ("INFO", "VERBOSE")]
+    said += [line for line in split_lines(stderr) if line.level not in ("INFO", "VERBOSE")]
+    said = [line.text for line in said if not line.text.startswith(ignored)]
     return f"{ending}: {f'its last line was {quote(said[-1])!r}' if said else 'it said nothing'}"
 
 
@@ -266,11 +291,20 @@ def _missing_results(found: Found) -> list[str]:
         return ["nothing was measured: no timed run (a dry run, or no runs asked for)"]
     if runs.values["avg"] == 0:
         return ["nothing was measured: the mean is 0 us, below the resolution of the tool"]
-    # Both are printed from one number, but in 2019 one of them could be an integer.
-    if abs(runs.values["avg"] - result.mean) > (1.0 if result.generation == "2019" else 0.0):
+    if not _equal_as_printed(runs.values["avg"], result):
         means = f"{runs.values['avg']:g} us in the statistics, {result.mean:g} us in the results"
         return [f"the output is damaged: the mean is {means}"]
     return []
+
+
+def _equal_as_printed(mean: float, result: Result) -> bool:
+    """Whether a mean of the statistics is that of the results: both are printed from one number.
+
+    With six digits, but a single run, and runs that are all the same, have all digits in the
+    statistics: curr=4204739 is 4.20474e+06. In 2019 one of the two could be an integer.
+    """
+    slack = 1.0 if result.generation == "2019" else 0.0
+    return f"{mean:g}" == f"{result.mean:g}" or abs(mean - result.mean) <= slack
 
 
 def _too_few_runs(found: Found, asked: int | None) -> list[str]:
@@ -296,21 +330,37 @@ def _lost_files(found: Found, flags: Mapping[str, str]) -> list[str]:
 def _delegate_problems(found: Found, flags: Mapping[str, str]) -> list[str]:
     """Compares the delegates asked for with those that were applied."""
     problems = []
+    idle, read = _idle(found), _delegate(found)
     applied = {line.delegate for line in found.applied} | {name for name, _ in found.replaced}
-    for name in ("gpu", "nnapi", "hexagon", "xnnpack"):
+    for name, words in _WORDS_OF.items():
         if flags.get(f"use_{name}") not in _YES:
             continue
-        if name in found.idle:
-            problems.append(f"fallback: {name} took nothing of the graph: the CPU was timed")
+        complaints = (text for text in found.complaints if words.search(text))
+        said = "".join(f" ({quote(text)})" for text in itertools.islice(complaints, 1))
+        if name in idle:
+            problems.append(f"fallback: {name} took nothing of the graph: the CPU was timed{said}")
         elif name not in applied:
-            said = (f" ({quote(text)})" for text in found.complaints if name in text.lower())
             problems.append(
-                f"fallback: {name} was asked for, and nothing says that it was applied"
-                f"{next(said, '')}"
+                f"fallback: {name} was asked for, and nothing says that it was applied{said}"
             )
+        elif name == "nnapi" and _is_on_cpu(found, flags):
+            problems.append(
+                f"fallback: nnapi had no accelerator but {_NNAPI_ON_CPU}: the CPU was timed"
+            )
+        elif name != "xnnpack" and read["delegate"] == name and not read["fully_delegated"]:
+            # XNNPACK and what it leaves run on the same cores.
+            is_part = read["fully_delegated"] is False
+            said = "took a part of the graph" if is_part else "may have taken a part of the graph"
+            problems.append(f"fallback: {name} {said}: the CPU runs the rest")
     if flags.get("use_xnnpack") in _NO and (found.xnnpack_created or "xnnpack" in applied):
         problems.append("fallback: xnnpack was switched off, and was applied all the same")
     required = flags.get("require_full_delegation") in _YES
-    if required and _delegate(found).get("fully_delegated") is not True:
+    if required and read.get("fully_delegated") is not True:
         problems.append("fallback: full delegation was required, and nothing says that there was")
     return problems
+
+
+def _is_on_cpu(found: Found, flags: Mapping[str, str]) -> bool:
+    """Whether NNAPI could use nothing but its reference implementation, which the CPU runs."""
+    chosen = flags.get("nnapi_accelerator_name")
+    return {_NNAPI_ON_CPU} in (set(found.accelerators or ()), {chosen})

@@ -49,5 +49,5 @@ def test_all_columns_and_reasons_are_told():
     head = format_table(summarize([warm])).splitlines()[0]
     columns = [cell.strip() for cell in head.strip("|").split("|")]
     assert ["model", *table("column").column()] == columns
-    kinds = re.findall(r'"([a-z ]+):"', Verdict.__doc__)
-    assert sorted(table("reason").column()) == sorted(kinds)
+    for name, text in zip(("reason", "note"), Verdict.__doc__.split("Attributes:"), strict=True):
+        assert sorted(table(name).column()) == sorted(re.findall(r'"([a-z ]+):"', text))

@@ -86,6 +86,9 @@ def test_the_host_is_described_from_its_files(tmp_path, monkeypatch):
     assert (state.battery_percent, state.charging, state.battery_celsius) == (81, False, None)
     assert (state.core_khz, state.core_limit_khz) == ((2_100_000, None), (3_000_000, None))
     assert state.governors == ("performance", None)
+    for status, charging in [("Charging", True), ("Full", False), ("Not charging", False)]:
+        (tmp_path / "power/BAT0/status").write_text(f"{status}\n")
+        assert host_info.host_state().charging is charging
 
 
 def test_memory_is_that_of_one_model_in_a_process_of_its_own(models):

@@ -55,7 +55,7 @@ def test_a_record_survives_its_json_line(model, inputs, affinity, reasons, outsi
         model=model,
         inputs=inputs,
         affinity=affinity,
-        verdict=Verdict(False, reasons),
+        verdict=Verdict(False, reasons, reasons[::-1]),
         delegation=Delegation(None, ops_outside=outside),
         timings=dataclasses.replace(ROW.timings, mean_us=mean, warmup_mean_us=None),
     )
@@ -70,7 +70,8 @@ def test_a_record_survives_its_json_line(model, inputs, affinity, reasons, outsi
         (["version"], ..., f"row of version 1 of .*, this is version {VERSION}; measure again"),
         (["version"], "new", "row of version 'new'"),
         (["round"], "0", "round: expected int, got '0'"),
-        (["timings", "p90_us"], ..., "timings: missing p90_us"),
+        (["timings", "mean_us"], ..., "timings: missing mean_us"),
+        (["verdict", "notes"], "x", "verdict.notes: expected"),
         (["timings", "count"], 1.5, "timings.count: expected int, got 1.5"),
         (["timings", "count"], True, "timings.count: expected int, got True"),
         (["timings", "mean_us"], "1", "timings.mean_us: expected float, got '1'"),
@@ -96,6 +97,13 @@ def test_a_wrong_row_names_the_key(path, value, message):
         place[key] = value
     with pytest.raises(ValueError, match=message):
         Measurement.from_dict(row)
+
+
+def test_rows_from_before_notes_are_read():
+    row = json.loads(json.dumps(ROW.to_dict()))
+    for part in ("verdict", "before", "after"):
+        del row[part]["notes"]
+    assert Measurement.from_dict(row) == ROW
 
 
 def test_rows_are_appended_and_read_back(tmp_path):

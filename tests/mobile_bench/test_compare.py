@@ -129,3 +129,11 @@ def test_invalid_sides_are_noted():
     hot = Verdict(False, ("hot: 39 C",))
     (change,) = compare([summary()], [summary(verdict=hot)])
     assert change.notes == ("B is invalid: hot: 39 C (3 of 3 rounds)",)
+
+
+def test_notes_of_one_side_alone_are_told():
+    both, one = "cores: mixed", "clocks: capped"
+    (change,) = compare(
+        [summary(verdict=Verdict.of([], [both]))], [summary(verdict=Verdict.of([], [both, one]))]
+    )
+    assert change.notes == ("B: clocks: capped (3 of 3 rounds)",)

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from unittest import mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mobile_bench.adb.device import ShellResult
 from mobile_bench.adb.server import Attached
-from mobile_bench.phone.description import parse_description, parse_state
+from mobile_bench.phone.description import (
+    describe_with_state,
+    parse_description,
+    parse_state,
+    read_state,
+)
 from mobile_bench.phone.listing import DeviceLine, format_devices
 from mobile_bench.results import Device, DeviceState
 
@@ -92,6 +99,126 @@ def test_a_state_is_read():
     assert parse_state(STATE.replace("312", "-52")).battery_celsius == -5.2
 
 
+THERMAL = """\
+@thermal
+Thermal Status: 0
+Cached temperatures:
+\tTemperature{mValue=55.0, mType=2, mName=battery, mStatus=0}
+Current temperatures from HAL:
+\tTemperature{mValue=48.0, mType=0, mName=CPU0, mStatus=0}
+\tTemperature{mValue=%s, mStatus=0}
+Current cooling devices from HAL:
+\tCoolingDevice{mValue=0, mType=2, mName=battery}
+"""
+
+
+def battery(thermal: str = "", **fields: object) -> DeviceState:
+    """The state of a phone with these lines of `dumpsys battery`."""
+    usual = {"AC powered": "false", "USB powered": "true", "status": 2, "present": "true"}
+    lines = usual | {"level": 87, "scale": 100, "temperature": 312} | fields
+    text = "@battery\n" + "".join(f"  {name}: {value}\n" for name, value in lines.items())
+    return parse_state(text + (THERMAL % thermal if thermal else ""))
+
+
+@pytest.mark.parametrize(
+    ("temperature", "celsius"),
+    [
+        (312, 31.2),
+        (100, 10.0),
+        (900, 90.0),
+        (-300, -30.0),
+        (0, None),  # no sensor
+        (31, None),  # whole degrees, or 3.1 C
+        (3570, None),  # hundredths
+        (901, None),
+        (-301, None),
+        (-2730, None),
+        (2147483647, None),
+    ],
+)
+def test_temperatures_that_cannot_be_are_none_and_told(temperature, celsius):
+    state = battery(temperature=temperature)
+    assert state.battery_celsius == celsius
+    odd = f"battery: its temperature {temperature} makes no sense in tenths of a degree: "
+    assert state.notes == ((f"{odd}it is not used",) if celsius is None else ())
+    assert state.battery_percent == 87
+    # Where thermalservice has one, it is taken; of now, not of the last alarm.
+    state = battery("32.5, mType=2, mName=battery", temperature=temperature)
+    assert state.battery_celsius == (celsius or 32.5)
+    assert state.notes == ((f"{odd}thermalservice's is used",) if celsius is None else ())
+
+
+@pytest.mark.parametrize(
+    ("sensor", "celsius"),
+    [
+        ("31, mType=2, mName=BAT", 31.0),
+        ("24.4, mType=3, mName=TYPE_BATTERY", 24.4),
+        ("-99.9, mType=2, mName=battery", None),
+        ("NaN, mType=2, mName=battery", None),
+        ("40.1, mType=3, mName=SKIN", None),
+        ("4012.0, mType=6, mName=vbat", None),
+    ],
+)
+def test_what_thermalservice_says_of_the_battery(sensor, celsius):
+    assert battery(sensor, temperature=0).battery_celsius == celsius
+
+
+def test_a_phone_without_a_battery_has_none():
+    state = battery("25.0, mType=2, mName=battery", present="false", temperature=0, level=0)
+    assert (state.battery_celsius, state.battery_percent, state.charging) == (None, None, None)
+    assert state.notes == ()
+
+
+def test_a_battery_that_stands_still_is_told_and_not_believed():
+    text = (
+        "@battery\n  (UPDATES STOPPED -- use 'reset' to restart)\n  level: 50\n  temperature: 250\n"
+    )
+    state = parse_state(text)
+    assert (state.battery_celsius, state.battery_percent) == (None, None)
+    (note,) = state.notes
+    assert "UPDATES STOPPED" in note
+    assert "dumpsys battery reset" in note
+    state = parse_state(text + THERMAL % "33.5, mType=2, mName=battery")
+    assert (state.battery_celsius, len(state.notes)) == (33.5, 1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "charging"),
+    [
+        ({"status": 2}, True),
+        ({"status": 5}, False),  # full, on a cable
+        ({"status": 4}, False),  # held at its charge limit
+        ({"status": 3, "USB powered": "false"}, False),
+        ({"status": 1}, True),  # it does not know
+        ({"status": 1, "USB powered": "false"}, False),
+    ],
+)
+def test_a_battery_charges_where_it_says_so(fields, charging):
+    assert battery(**fields).charging is charging
+
+
+@pytest.mark.parametrize(
+    ("fields", "percent"),
+    [
+        ({"level": 174, "scale": 200}, 87),
+        ({"level": 87, "scale": 0}, 87),
+        ({"level": 174}, None),
+        ({"level": -1}, None),
+    ],
+)
+def test_the_charge_is_of_its_scale(fields, percent):
+    assert battery(**fields).battery_percent == percent
+
+
+def test_three_slow_services_have_the_time_that_each_has():
+    """dumpsys itself gives a service ten seconds."""
+    device = mock.Mock(serial="x")
+    device.shell.return_value = ShellResult("", "", 0, cut=False)
+    read_state(device)
+    describe_with_state(device)
+    assert all(call.kwargs["timeout_secs"] > 30 for call in device.shell.call_args_list)
+
+
 def test_what_is_not_told_is_none():
     nothing = dataclasses.asdict(parse_state("", date="now"))
     assert nothing.pop("date") == "now"
@@ -145,3 +272,10 @@ def test_the_table_says_what_to_do():
     assert second.split() == ["B2", "unauthorized"]
     assert (empty, advice) == ("", "B2: unlock the phone")
     assert "USB debugging" in format_devices([])
+
+
+def test_the_table_says_what_is_odd_about_a_phone():
+    state = battery(temperature=3570)
+    device = parse_description("", "A1")
+    line = format_devices([DeviceLine(Attached("A1", "device", {}), device, state, "")])
+    assert line.splitlines()[-1] == f"A1: {state.notes[0]}"

@@ -163,8 +163,32 @@ def test_a_delegate_that_is_not_there_or_takes_a_part(phone, options, paths):
     phone.tool.delegates = ("xnnpack", "gpu")
     phone.tool.partitions = 3
     (row,) = run_session(paths[:1], phone.serial, options, **with_settings(delegate="gpu")).rows
-    assert row.delegation == Delegation("gpu", 3, complete=False)
-    assert any(reason.startswith("fallback: gpu") for reason in row.verdict.reasons)
+    assert row.delegation == Delegation("gpu", 3, 212, 12, complete=False)
+    assert row.verdict.reasons == ("fallback: gpu did not take all of the model: 12 of 212 ops",)
+
+
+@pytest.mark.parametrize(
+    ("partitions", "expected"),
+    [
+        (3, "gpu did not take all of the model: 12 of 212 ops"),
+        (None, "the tool does not tell whether gpu took all of the model"),
+    ],
+)
+def test_a_tool_of_2019_does_not_pass_off_a_part_as_the_whole(
+    partitions, expected, phone, options, paths
+):
+    phone.tool.generation, phone.tool.delegates = "2019", ("gpu",)
+    phone.tool.partitions = partitions
+    (row,) = run_session(paths[:1], phone.serial, options, **with_settings(delegate="gpu")).rows
+    assert row.verdict.reasons == (f"fallback: {expected}",)
+
+
+def test_a_single_slow_run_is_whole(phone, options, paths):
+    """Its time has all digits in one line and six in another."""
+    phone.tool.mean_us, phone.tool.std_us = 4_204_739.0, 0.0
+    (row,) = run_session(paths[:1], phone.serial, options, **with_settings(num_runs=1)).rows
+    assert row.verdict.reasons == ()
+    assert (row.timings.count, row.timings.mean_us) == (1, pytest.approx(4_204_739, abs=1))
 
 
 def test_throttling_in_a_run_is_told(phone, options, paths):
@@ -174,6 +198,33 @@ def test_throttling_in_a_run_is_told(phone, options, paths):
     phone.on_run = lambda device, run: throttle(device, run) if "--help" not in run.arguments else 0
     (row,) = run_session(paths[:1], phone.serial, options).rows
     assert [reason.partition(":")[0] for reason in row.verdict.reasons] == ["throttled"]
+
+
+def test_a_limit_from_before_the_run_on_is_a_note(phone, options, paths):
+    phone.core_limit_khz[7] = 1_000_000
+    (row,) = run_session(
+        paths[:1], phone.serial, options, **with_settings(cpus="big", threads=5)
+    ).rows
+    assert row.verdict.reasons == ()
+    assert [note.partition(":")[0] for note in row.verdict.notes] == ["clocks", "threads"]
+    (row,) = run_session(paths[:1], phone.serial, options, **with_settings(cpus="big")).rows
+    assert [note.partition(":")[0] for note in row.verdict.notes] == ["clocks", "cores"]
+
+
+def test_a_battery_that_makes_no_sense_is_told_once(phone, options, paths):
+    phone.battery_fields = {"temperature": "3570", "status": "5", "level": "174", "scale": "200"}
+    notices = []
+    rows = run_session(paths, phone.serial, options, notice=notices.append).rows
+    assert len(rows) == 3
+    (notice,) = notices
+    assert notice.startswith(f"{phone.serial}: battery: its temperature 3570 makes no sense in ")
+    # thermalservice has it as well
+    assert {row.after.battery_celsius for row in rows} == {28.5}
+    assert {(row.after.battery_percent, row.after.charging) for row in rows} == {(87, False)}
+    notices.clear()
+    phone.battery_fields = {"present": "false", "temperature": "0"}
+    (row,) = run_session(paths[:1], phone.serial, options, notice=notices.append).rows
+    assert (row.before.battery_celsius, row.after.battery_celsius, notices) == (None, None, [])
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,25 @@ def test_runs_that_fail_are_told_and_the_others_go_on(phone, options, tmp_path):
     assert not [name for name in remote_files(phone) if name.startswith(("jobs", "lock"))]
 
 
+def test_slow_services_are_no_hanging_tool(phone, options, paths):
+    """Three of them take longer, together, than a run may."""
+    phone.dumpsys_secs = 0.75
+    outcome = run_session(paths[:1], phone.serial, options)
+    assert (outcome.measured, outcome.lines) == (["a"], [])
+
+
+@pytest.mark.slow
+def test_a_phone_that_does_not_tell_its_state_is_not_the_tools_fault(
+    phone, options, paths, monkeypatch
+):
+    monkeypatch.setattr(phone_module, "STATE_SECS", 1.0)
+    phone.dumpsys_secs = 1.0
+    line = run_session(paths[:1], phone.serial, options).line
+    assert line.startswith(
+        f"{paths[0]}: the phone was lost in this run, 2 times: no answer in time"
+    )
+
+
 @pytest.mark.parametrize("kind", ["unplug", pytest.param("reboot", marks=pytest.mark.slow)])
 def test_a_lost_phone_that_comes_back_goes_on(kind, phone, options, paths):
     """The run that was on is made again, after what was left of it was ended."""

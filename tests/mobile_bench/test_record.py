@@ -40,10 +40,11 @@ def make_run(**changes):
 
 
 def record(run, **settings):
+    delegate = settings.get("delegate", "xnnpack")
     return make_measurement(
         run,
         FILE,
-        "benchmark_model --use_xnnpack=true --num_runs=50",
+        f"benchmark_model --use_{delegate}=true --num_runs=50",
         session="session",
         round_index=3,
         device=HOST,
@@ -104,3 +105,39 @@ def test_a_damaged_file_is_told_and_the_times_stay(part, lines, reason):
 def test_a_result_file_that_did_not_come_through_is_left_out():
     row = record(make_run(lines={"result": ["base64: not found"]}))
     assert row.verdict.reasons == ()
+
+
+@pytest.mark.parametrize(
+    ("delegate", "said", "reasons", "notes"),
+    [
+        (
+            "gpu",
+            ["ERROR: Can not open OpenCL library on this device", "ERROR: Falling back to OpenGL"],
+            (),
+            (
+                "tool: the GPU delegate fell back to OpenGL: Can not open OpenCL library on this "
+                "device",
+            ),
+        ),
+        (
+            "nnapi",
+            ["INFO: NNAPI accelerators available: [nnapi-reference]"],
+            ("fallback: nnapi had no accelerator but nnapi-reference: the CPU was timed",),
+            (),
+        ),
+        (
+            "hexagon",
+            ["INFO: Use Hexagon: [1]", "WARN: Could not create Hexagon delegate: no libraries"],
+            (
+                "fallback: hexagon was asked for, and nothing says that it was applied (Could not "
+                "create Hexagon delegate: no libraries)",
+            ),
+            (),
+        ),
+    ],
+)
+def test_what_is_said_of_a_delegate_is_in_the_verdict(delegate, said, reasons, notes):
+    name = {"gpu": "GPU", "nnapi": "NNAPI"}.get(delegate, "XNNPACK")
+    lines = [*said, *OUTPUT.replace("applied XNNPACK", f"applied {name}").splitlines()]
+    row = record(make_run(lines={"out": lines}), delegate=delegate)
+    assert (row.verdict.reasons, row.verdict.notes) == (reasons, notes)

@@ -100,9 +100,22 @@ def test_delegates_are_told_as_far_as_they_are_known():
         assert dict(zip(head, body, strict=True))["delegate"] == told
 
 
+def test_notes_stand_behind_the_verdict():
+    notes = ("clocks: x", "tool: y, z")
+    for verdict, told in [
+        (Verdict.of([], notes), "valid (note: clocks: x; tool: y, z)"),
+        (Verdict.of(["hot: 1"], notes[:1]), "invalid: hot: 1 (note: clocks: x)"),
+    ]:
+        summaries = summarize([make_measurement(verdict=verdict)])
+        head, body = cells(format_table(summaries))
+        assert dict(zip(head, body, strict=True))["verdict"] == told
+        (line,) = csv.DictReader(io.StringIO(format_csv(summaries)))
+        assert (line["valid"], line["notes"]) == (str(verdict.valid), "; ".join(verdict.notes))
+
+
 @given(name=st.text(st.characters(), min_size=1), reason=st.text(st.characters(), min_size=1))
 def test_no_name_breaks_a_table(name, reason):
-    rows = [make_measurement(model=name, verdict=Verdict(False, (f"tool: {reason}",)))]
+    rows = [make_measurement(model=name, verdict=Verdict(False, (f"tool: {reason}",), (reason,)))]
     summaries = summarize(rows)
     tables = [format_table(summaries), format_changes(compare(summaries, summaries))]
     for table in tables:

@@ -77,6 +77,13 @@ def test_each_delegate_is_said_explicitly(delegate, argument):
     assert [word for word in found if word.startswith("--use_")] == [argument]
 
 
+def test_nnapi_may_not_use_the_cpu_in_place_of_an_accelerator():
+    known = {"graph", "num_runs", "use_nnapi"}
+    assert "--disable_nnapi_cpu=true" not in arguments("m", ToolOptions(delegate="nnapi"), known)
+    known.add("disable_nnapi_cpu")
+    assert "--disable_nnapi_cpu=true" in arguments("m", ToolOptions(delegate="nnapi"), known)
+
+
 def test_the_recorded_build_knows_every_argument():
     recording = recorded("help")
     known = read_help(recording["stdout"] + recording["stderr"])

@@ -40,6 +40,7 @@ INFO: Inference timings in us: Init: 10479, First inference: 11503, Warmup (avg)
 Inference (avg): 10750.6
 INFO: Memory footprint delta from the start of the tool (MB): init=11.457 overall=13.582
 """
+RUNS_LINE = CURRENT.splitlines()[14].removeprefix("INFO: ")
 CURRENT_STDERR = "INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\n"
 CURRENT_COMMAND = ["benchmark_model", "--graph=a.tflite", "--num_runs=20", "--use_xnnpack=true"]
 CURRENT_RUN = ToolRun(
@@ -336,6 +337,29 @@ def test_a_single_run_and_equal_runs_have_their_short_form():
     assert run_of(old).mean_us == 1900
 
 
+@pytest.mark.parametrize(
+    ("exact", "printed", "is_equal"),
+    [
+        ("4204739", "4.20474e+06", True),  # as on a slow phone
+        ("4204735", "4.20474e+06", True),
+        ("999999", "999999", True),
+        ("9999995", "1e+07", True),
+        ("4204739", "4.20473e+06", False),
+        ("4204739", "4.20475e+06", False),
+        ("420473", "420474", False),
+    ],
+)
+@pytest.mark.parametrize("sample", ["count=1 curr={}", "count=3 curr={}(all same)"])
+def test_six_digits_of_a_number_are_that_number(exact, printed, is_equal, sample):
+    """A single slow run has all digits in one line and six in the other."""
+    line = sample.format(exact)
+    text = current((RUNS_LINE, line), ("(avg): 10750.6", f"(avg): {printed}"), ("[20]", "[1]"))
+    run = run_of(text.replace(" p5=10320 median=10753 p95=11198", ""))
+    assert run.mean_us == float(exact)
+    damaged = [problem for problem in run.problems if "damaged" in problem]
+    assert (damaged == []) == is_equal
+
+
 # --- Delegates --------------------------------------------------------------------------------
 
 APPLIED = "Explicitly applied XNNPACK delegate, and the model graph will be partially executed by "
@@ -343,6 +367,7 @@ APPLIED += "the delegate w/ 10 delegate kernels."
 
 
 REPLACING = "Replacing {} node(s) with delegate ({}) node, yielding {} partitions{}."
+GPU_REFUSES = "ERROR: Next operations are not supported by GPU delegate:\nMEAN: No.\n"
 TOOK_NOTHING = "Though NNAPI delegate is explicitly applied, the model graph will not be executed"
 APPLIED_WHOLLY = "pplied {} delegate, and the model graph will be completely executed"
 
@@ -382,6 +407,40 @@ APPLIED_WHOLLY = "pplied {} delegate, and the model graph will be completely exe
         (REPLACING.format("0 out of 9", "TfLiteGpuDelegateV2", 1, ""), "cpu", *[None] * 4),
         ("Created TensorFlow Lite XNNPACK delegate for CPU.", "xnnpack", *[None] * 4),
         ("Created TensorFlow Lite delegate for GPU.", "cpu", *[None] * 4),
+        # What delegates say of themselves: since 2019, 2020 and 2021.
+        ("Applied GPU delegate.", "gpu", *[None] * 4),
+        (
+            f"{GPU_REFUSES}First 12 operations will run on the GPU, and the remaining 200 on the "
+            "CPU.\nApplied GPU delegate.",
+            *("gpu", None, False, 12, 212),
+        ),
+        (
+            f"{GPU_REFUSES}First 0 operations will run on the GPU, and the remaining 81 on the CPU."
+            "\nApplied GPU delegate.",
+            *("cpu", None, None, None, None),
+        ),
+        (
+            f"{GPU_REFUSES}31 operations will run on the GPU, and the remaining 16 operations will "
+            f"run on the CPU.\n{REPLACING.format(31, 'TfLiteGpuDelegateV2', 3, '')}\nExplicitly "
+            "applied GPU delegate, and the model graph will be partially executed by the delegate "
+            "w/ 2 delegate kernels.",
+            *("gpu", 2, False, 31, 47),
+        ),
+        (
+            f"{GPU_REFUSES}No operations will run on the GPU, and all 65 operations will run on the"
+            " CPU.\nINFO: Created 0 GPU delegate kernels.\nApplied GPU delegate.",
+            *("cpu", None, None, None, None),
+        ),
+        ("Created 0 GPU delegate kernels.\nApplied GPU delegate.", "cpu", *[None] * 4),
+        (
+            "Hexagon delegate: 71 nodes delegated out of 71 nodes.\nApplied Hexagon delegate.",
+            *("hexagon", None, True, 71, 71),
+        ),
+        (
+            "INFO: TfLiteHexagonDelegate delegate: 64 nodes delegated out of 66 nodes with 2 "
+            "partitions.\nApplied Hexagon delegate.",
+            *("hexagon", None, False, 64, 66),
+        ),
     ],
 )
 def test_what_the_tool_says_of_delegates(lines, delegate, partitions, full, ops, total):
@@ -401,6 +460,8 @@ def test_what_the_tool_says_of_delegates(lines, delegate, partitions, full, ops,
             "WARN: Could not create Hexagon delegate: platform may not support delegate",
             *("use_hexagon=true", "(Could not create Hexagon delegate: platform may not"),
         ),
+        (APPLIED.replace("XNNPACK", "GPU"), "use_gpu=true", "gpu took a part of the graph"),
+        ("Applied GPU delegate.", "use_gpu=true", "gpu may have taken a part of the graph"),
         (CURRENT_STDERR, "use_xnnpack=false", "was switched off"),
         (APPLIED, "require_full_delegation=true", "full delegation was required"),
         ("", "use_xnnpack=true", "fallback: xnnpack was asked for"),
@@ -413,14 +474,86 @@ def test_a_delegate_that_was_not_applied_is_a_problem(lines, flag, fragment):
     assert fragment in problem
 
 
+@pytest.mark.parametrize(
+    ("said", "complaint"),
+    [
+        ("", ""),
+        ("GPU acceleration is unsupported on this platform.\n", "GPU acceleration is unsupported"),
+        ("TfLiteGpuDelegate Init: No EGL error\n", "TfLiteGpuDelegate Init: No EGL error"),
+    ],
+)
+def test_a_reason_quotes_a_complaint_and_no_echo(said, complaint):
+    """Builds before levels echo `Use gpu: [1]`, and paths may have the delegate's name in them."""
+    start = GPU_2020.index("INFO: Initialized")
+    text = GPU_2020[:start] + said + GPU_2020[GPU_2020.index("The input") :]
+    text = text.replace("/b.tflite", "/not_for_gpu.tflite")
+    (problem,) = run_of(text, 0, "./benchmark_model --use_gpu=true").problems
+    whole = "fallback: gpu was asked for, and nothing says that it was applied"
+    assert problem.startswith(f"{whole} ({complaint}" if complaint else whole)
+    assert problem.endswith(")" if complaint else "applied")
+    (problem,) = run_of(text[: text.index("Inference timings")]).problems
+    assert ("the last complaint is" in problem) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("accelerators", "flags", "is_on_cpu"),
+    [
+        ("NNAPI accelerators available: [nnapi-reference]", "", True),
+        ("nnapi accelerator name: [] (Available: nnapi-reference)", "", True),
+        ("NNAPI accelerators available: [qti-dsp,nnapi-reference]", "", False),
+        ("nnapi accelerator name: [] (Available: qti-dsp,nnapi-reference)", "", False),
+        ("", "", False),
+        (
+            "NNAPI accelerators available: [qti-dsp,nnapi-reference]",
+            *("--nnapi_accelerator_name=nnapi-reference", True),
+        ),
+    ],
+)
+def test_the_reference_of_nnapi_is_the_cpu(accelerators, flags, is_on_cpu):
+    text = current((f"INFO: {APPLIED}", f"{accelerators}\nA{APPLIED_WHOLLY.format('NNAPI')} by"))
+    run = run_of(text, 0, f"./benchmark_model --use_nnapi=true {flags}")
+    assert run.delegate == "nnapi"
+    assert any("no accelerator but nnapi-reference" in text for text in run.problems) == is_on_cpu
+    assert run.ok != is_on_cpu
+
+
+def test_opengl_by_the_words_of_litert():
+    why = "OpenCL not supported on this platform."
+    text = f"ERROR: {why} Using OpenGL instead.\nA{APPLIED_WHOLLY.format('GPU')} by"
+    run = run_of(current((f"INFO: {APPLIED}", text)), 0, "./benchmark_model --use_gpu=true")
+    assert (run.problems, run.notes) == ((), (f"the GPU delegate fell back to OpenGL: {why}",))
+
+
+@pytest.mark.parametrize(
+    "why",
+    [
+        'Can not open OpenCL library on this device - dlopen failed: library "libOpenCL.so" not '
+        "found",
+        "OpenCL library not loaded - dlopen failed",
+        "Failed to build program executable - Build program failure\n<source>:12: no such thing",
+    ],
+)
+@pytest.mark.parametrize("prefix", ["ERROR: ", ""])
+def test_opengl_in_place_of_opencl_is_a_note(why, prefix):
+    text = f"{prefix}{why}\n{prefix}Falling back to OpenGL\nA{APPLIED_WHOLLY.format('GPU')} by"
+    run = run_of(current((f"INFO: {APPLIED}", text)), 0, "./benchmark_model --use_gpu=true")
+    assert (run.problems, run.delegate, run.fully_delegated) == ((), "gpu", True)
+    (note,) = run.notes
+    assert note.startswith("the GPU delegate fell back to OpenGL: ")
+    # An error of something else is told all the same.
+    text = text.replace(
+        f"{prefix}{why}", "ERROR: disk on fire\nINFO: Created 1 GPU delegate kernels"
+    )
+    run = run_of(current((f"INFO: {APPLIED}", text)), 0, "./benchmark_model --use_gpu=true")
+    assert run.problems == ("the tool reports: disk on fire",)
+
+
 def test_ops_that_the_gpu_leaves_are_no_error():
     text = "ERROR: Following operations are not supported by GPU delegate:\nUNPACK: no\n"
     assert run_of(current((APPLIED, f"{APPLIED}\n{text}"))).ok
 
 
 # --- Exit code 0 is not believed --------------------------------------------------------------
-
-RUNS_LINE = CURRENT.splitlines()[14].removeprefix("INFO: ")
 
 
 @pytest.mark.parametrize(
@@ -438,6 +571,7 @@ RUNS_LINE = CURRENT.splitlines()[14].removeprefix("INFO: ")
         (current((RUNS_LINE, RUNS_LINE.replace("avg=10750.6", "avg=nan"))), "cannot be"),
         (current((RUNS_LINE, RUNS_LINE.replace("min=10239", "min=-10239"))), "cannot be"),
         (current(("Inference (avg): 10750.6", "Inference (avg): 10750")), "the mean is 10750.6 us"),
+        (current(("Inference (avg): 10750.6", "Inference (avg): 10750.7")), "10750.7 us in the re"),
         (current(("Init: 10479", "Init: -10479")), "numbers that cannot be"),
         (current((RUNS_LINE, "count=0 p5=0 median=0 p95=0")), "no timed run"),
         (
@@ -488,6 +622,11 @@ def test_files_that_were_not_written():
         (162, "", "was ended by signal 34"),
         (127, "/system/bin/sh: x: inaccessible or not found\n", "exit code 127 (it was not found)"),
         (255, "", "ended with exit code 255: its last line was 'STARTING!'"),
+        (
+            1,  # without levels, as in 2019
+            "Failed to apply GPU delegate.\nBenchmarking failed.\n",
+            "exit code 1: its last line was 'Failed to apply GPU delegate.'",
+        ),
         (1, "ERROR: a\nERROR: b\nERROR: a\nERROR: Benchmarking failed.\n", "exit code 1: a; b"),
     ],
 )

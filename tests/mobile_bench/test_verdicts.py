@@ -15,7 +15,7 @@ PARTIAL = Delegation("xnnpack", 2, 3, 2, {"HARD_SWISH": 1}, False)
 FREE = Affinity(None, None)
 
 
-def reasons(
+def verdict(
     settings=Settings(),  # noqa: B008, it is frozen
     affinity=FREE,
     delegation=WHOLE,
@@ -24,13 +24,18 @@ def reasons(
     after=None,
     problems=(),
     core_max_khz=(),
+    notes=(),
 ):
     timings = dataclasses.replace(make_measurement().timings, count=count)
     before, after = (DeviceState("2025-01-01", **(state or {})) for state in (before, after))
     device = dataclasses.replace(make_measurement().device, core_max_khz=core_max_khz)
     return judge_run(
-        settings, affinity, delegation, timings, before, after, device, problems
-    ).reasons
+        settings, affinity, delegation, timings, before, after, device, problems, notes
+    )
+
+
+def reasons(*args, **changes):
+    return verdict(*args, **changes).reasons
 
 
 def test_a_run_that_is_as_asked_is_valid():
@@ -93,6 +98,9 @@ def test_what_the_tool_tells_as_well_is_told_once():
         "tool",
     ]
     assert reasons(problems=["fallback: gpu"]) == ("fallback: gpu",)
+    # It may know why.
+    why = "fallback: gpu was asked for, and nothing says that it was applied (no driver)"
+    assert reasons(Settings(delegate="gpu"), delegation=Delegation("cpu"), problems=[why]) == (why,)
 
 
 @pytest.mark.parametrize("max_celsius", [None, 45.0])
@@ -108,7 +116,24 @@ def test_the_bound_of_the_temperature_is_that_of_the_settings(max_celsius):
         ("xnnpack", False, Delegation("xnnpack"), None),
         ("xnnpack", False, Delegation("cpu"), "xnnpack was asked for, cpu applied"),
         ("gpu", False, Delegation("gpu", complete=True), None),
-        ("gpu", False, Delegation("gpu"), None),
+        (
+            "gpu",
+            False,
+            Delegation("gpu"),
+            "the tool does not tell whether gpu took all of the model",
+        ),
+        (
+            "nnapi",
+            False,
+            Delegation("nnapi", delegated_ops=64),
+            "the tool does not tell whether nnapi took all of the model",
+        ),
+        (
+            "gpu",
+            False,
+            Delegation("gpu", None, 212, 12, None, False),
+            "gpu did not take all of the model: 12 of 212 ops",
+        ),
         ("gpu", False, Delegation("xnnpack"), "gpu was asked for, xnnpack applied"),
         (
             "gpu",
@@ -176,26 +201,68 @@ def test_a_limit_of_the_clock_that_moves_is_throttling(granted, first, last, cor
 
 
 @pytest.mark.parametrize(
-    ("limit", "governor", "granted", "expected"),
+    ("limit", "governor", "granted", "is_told"),
     [
-        (3_000_000, "schedutil", None, ()),
-        (2_900_000, "schedutil", None, ()),
-        (1_500_000, "schedutil", None, ("throttled: cores 1 were limited to 1.50 of 3.00 GHz",)),
-        (1_500_000, None, (1,), ("throttled: cores 1 were limited to 1.50 of 3.00 GHz",)),
-        (1_500_000, "schedutil", (0,), ()),
-        (1_500_000, "userspace", None, ()),  # pinned by whoever owns the phone
-        (None, "schedutil", None, ()),
+        (3_000_000, "schedutil", None, False),
+        (2_900_000, "schedutil", None, False),
+        (1_500_000, "schedutil", None, True),
+        (1_500_000, None, (1,), True),
+        (1_500_000, "schedutil", (0,), False),
+        (1_500_000, "userspace", None, True),
+        (None, "schedutil", None, False),
     ],
 )
-def test_a_limit_below_what_a_core_can_do_is_throttling(limit, governor, granted, expected):
+def test_a_limit_that_stands_still_is_a_note(limit, governor, granted, is_told):
+    """A battery saver, or whoever owns the phone, may have set it: the run was as any other."""
     state = {"core_limit_khz": (2_000_000, limit), "governors": ("schedutil", governor)}
-    told = reasons(
+    told = verdict(
         affinity=Affinity(granted, granted),
         before=state,
         after=state,
         core_max_khz=(2_000_000, 3_000_000, None),
     )
-    assert told == expected
+    assert told.reasons == ()
+    note = "clocks: cores 1 were limited to 1.50 of 3.00 GHz from before the run on"
+    assert told.notes == ((note,) if is_told else ())
+
+
+def test_a_limit_that_moves_in_the_run_is_no_note():
+    before, after = ({"core_limit_khz": (khz,)} for khz in (1_500_000, 1_200_000))
+    told = verdict(before=before, after=after, core_max_khz=(3_000_000,))
+    assert [reason.partition(":")[0] for reason in told.reasons] == ["throttled"]
+    assert told.notes == ()
+
+
+THREE_CLUSTERS = (1_800_000,) * 4 + (2_400_000,) * 3 + (2_800_000,)
+MIXED = (
+    "cores: the system chooses among 3x2.40 + 1x2.80 GHz for {}, so the times may mix their "
+    "speeds; cpus=auto takes the fastest"
+)
+
+
+@pytest.mark.parametrize(
+    ("threads", "asked", "granted", "expected"),
+    [
+        (1, (4, 5, 6, 7), (4, 5, 6, 7), MIXED.format("1 thread")),
+        (2, (4, 5, 6, 7), None, MIXED.format("2 threads")),
+        (4, (4, 5, 6, 7), (4, 5, 6, 7), None),  # each core has its thread
+        (1, (4, 5, 6), (4, 5, 6), None),
+        (1, None, tuple(range(8)), None),  # left to the system
+        (1, (4, 9), None, None),
+        (5, (4, 5, 6, 7), (4, 5, 6, 7), "threads: 5 of them share 4 cores"),
+        (2, (7,), (7,), "threads: 2 of them share 1 core"),
+        (9, None, None, "threads: 9 of them share 8 cores"),
+        (8, None, None, None),
+    ],
+)
+def test_cores_and_threads_that_do_not_fit_are_a_note(threads, asked, granted, expected):
+    told = verdict(Settings(threads=threads), Affinity(asked, granted), core_max_khz=THREE_CLUSTERS)
+    assert told.notes == (() if expected is None else (expected,))
+
+
+def test_what_is_good_to_know_of_the_tools_run_is_a_note():
+    told = verdict(notes=["it fell back to OpenGL"])
+    assert (told.valid, told.notes) == (True, ("tool: it fell back to OpenGL",))
 
 
 @pytest.mark.parametrize(
@@ -283,3 +350,37 @@ def test_reasons_of_rounds_are_counted_by_kind():
         "hot: 38 C",
         "tool: x",
     )
+
+
+def test_notes_of_rounds_are_counted_by_kind():
+    verdicts = [Verdict.of([], ["clocks: 1 GHz", "tool: x"]), Verdict.of([], ["clocks: 2 GHz"])]
+    told = judge_rounds(Settings(), rounds(1.0, 1.0, verdicts=verdicts))
+    assert told == Verdict(True, (), ("clocks: 1 GHz (2 of 2 rounds)", "tool: x (1 of 2 rounds)"))
+
+
+BETWEEN = "limited to 1.50 GHz in one round and to 3.00 GHz in another"
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ([2.0, 2.0, 2.0], ()),
+        ([2.0, None, 2.0], ()),
+        (
+            [3.0, 3.0, 1.5],
+            (f"throttled: cores 1 were {BETWEEN}",),
+        ),
+    ],
+)
+def test_a_limit_that_moves_from_round_to_round_is_throttling(limits, expected):
+    """It was lowered while the phone rested, and stood still in each run."""
+    rows = rounds(1.0, 1.0, 1.0)
+    for index, ghz in enumerate(limits):
+        state = dataclasses.replace(
+            rows[index].before, core_limit_khz=(1_000_000, ghz and int(ghz * 1e6))
+        )
+        rows[index] = dataclasses.replace(rows[index], before=state, after=state)
+    assert judge_rounds(Settings(), rows).reasons == expected
+    told = Verdict.of(["throttled: x"])  # in a run already
+    rows[0] = dataclasses.replace(rows[0], verdict=told)
+    assert judge_rounds(Settings(), rows).reasons == ("throttled: x (1 of 3 rounds)",)

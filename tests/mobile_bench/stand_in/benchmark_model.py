@@ -46,6 +46,7 @@ _FLAGS = (
     ("help", "false", "bool", "Print out all supported flags"),
 )  # fmt: skip
 _DELEGATES = {"xnnpack": "XNNPACK", "gpu": "GPU", "nnapi": "NNAPI", "hexagon": "Hexagon"}
+_GPU_SPLIT = (12, 200)  # ops that a GPU takes and leaves, where it does not take all
 _BOOLS = {"true": True, "1": True, "false": False, "0": False}
 _TYPES = {"int32": int, "float": float, "string": str, "bool": _BOOLS.__getitem__}
 
@@ -113,6 +114,21 @@ class Output:
     def runtime(self, text: str) -> None:
         """Prints what the runtime, not the tool, says."""
         print(f"INFO: {text}", file=sys.stderr, flush=True)
+
+    def gpu_refuses(self, ops: int, rest: int) -> None:
+        """Prints what the GPU delegate says of the ops that it leaves to the CPU."""
+        refused = "operations are not supported by GPU delegate:\nMEAN: Operation is not supported."
+        if self.generation == "2019":
+            split = (
+                f"First {ops} operations will run on the GPU, and the remaining {rest} on the CPU."
+            )
+            text = f"Next {refused}\n{split}"
+        else:
+            split = (
+                f"{ops} operations will run on the GPU, and the remaining {rest} operations will"
+            )
+            text = f"Following {refused}\n{split} run on the CPU."
+        print(f"ERROR: {text}", file=sys.stderr, flush=True)
 
     def fail(self) -> None:
         self.error("Benchmarking failed.")
@@ -240,6 +256,9 @@ def load(flags: Flags, orders: dict, output: Output) -> InstantModel | RealModel
 def apply_delegates(model: InstantModel | RealModel, flags: Flags, output: Output) -> None:
     """Says what became of the delegates that were asked for, and of XNNPACK, which was not.
 
+    A GPU that takes a part says itself how much that is; the tool of 2019 does not even say that
+    it is a part.
+
     Raises:
         Ended: All of the graph was to be delegated, and is not.
     """
@@ -253,6 +272,11 @@ def apply_delegates(model: InstantModel | RealModel, flags: Flags, output: Outpu
             output.runtime(f"Created TensorFlow Lite delegate for {name}.")
         elif not runtime_speaks:
             output.runtime("Created TensorFlow Lite XNNPACK delegate for CPU.")
+        if delegate == "gpu" and not model.is_whole:
+            output.gpu_refuses(*_GPU_SPLIT)
+        if output.generation == "2019":
+            output.info(f"Applied {name} delegate.")
+            continue
         if flags.values["require_full_delegation"] and not model.is_whole:
             output.error("Disallowed CPU fallback detected.")
             output.fail()

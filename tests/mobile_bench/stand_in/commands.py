@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class Commands:
 
     def _dumpsys(self, request: Request, *arguments: str) -> Answer:
         service, *rest = arguments or ("",)
+        time.sleep(self._device.dumpsys_secs)
         if service == "battery":
             return Answer(self._battery())
         if service == "thermalservice" and self._device.kind.has_thermalservice:
@@ -110,28 +112,34 @@ class Commands:
             "voltage": "4234",
             "temperature": str(round(10 * device.read_battery_celsius())),
             "technology": "Li-ion",
-        }
+        } | device.battery_fields
         lines = [f"  {name}: {value}\n" for name, value in fields.items()]
         return "Current Battery Service state:\n" + "".join(lines)
 
     def _thermalservice(self) -> str:
         device = self._device
-        skin = device.read_battery_celsius() + 3
-        rows = "".join(
-            f"\tTemperature{{mValue={celsius:.1f}, mType={kind}, mName={name}, "
-            f"mStatus={device.thermal_status if name == 'SKIN' else 0}}}\n"
-            for celsius, kind, name in (
-                (skin + 8, 0, "CPU0"),
-                (skin - 3, 2, "BATTERY"),
-                (skin, 3, "SKIN"),
-            )
-        )
+        battery = device.read_battery_celsius()
+        # Cached are those of the last alarm.
+        cached, current = (self._temperatures(battery + more) for more in (20, 0))
         return (
             "IsStatusOverride: false\nThermalEventListeners:\n\tcallbacks: 1\n\tkilled: false\n"
             "\tbroadcasts count: -1\n"
-            f"Thermal Status: {device.thermal_status}\nCached temperatures:\n{rows}"
+            f"Thermal Status: {device.thermal_status}\nCached temperatures:\n{cached}"
             "HAL Ready: true\nHAL connection:\n\tThermalHAL 2.0 connected: yes\n"
-            f"Current temperatures from HAL:\n{rows}Current cooling devices from HAL:\n"
+            f"Current temperatures from HAL:\n{current}Current cooling devices from HAL:\n"
+            "\tCoolingDevice{mValue=0, mType=2, mName=BATTERY}\n"
+        )
+
+    def _temperatures(self, battery: float) -> str:
+        status = self._device.thermal_status
+        return "".join(
+            f"\tTemperature{{mValue={celsius:.1f}, mType={kind}, mName={name}, "
+            f"mStatus={status if name == 'SKIN' else 0}}}\n"
+            for celsius, kind, name in (
+                (battery + 11, 0, "CPU0"),
+                (battery, 2, "BATTERY"),
+                (battery + 3, 3, "SKIN"),
+            )
         )
 
     def _package(self, name: str) -> str:

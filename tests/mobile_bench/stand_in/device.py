@@ -53,6 +53,9 @@ class StandInDevice:
         battery_celsius: Rises by heat_per_run with each run of the tool, and falls by
             cool_per_read (to room temperature) after each time that dumpsys shows it.
         battery_percent, charging, thermal_status, awake: What dumpsys shows.
+        battery_fields: Lines of `dumpsys battery` in place of the usual ones, such as
+            {"status": "5"} for a full one.
+        dumpsys_secs: How long each dumpsys takes.
         settings: By (namespace, key), such as ("system", "screen_off_timeout").
         packages: Version by name of each installed app.
         free_bytes: Space on /data; None for plenty. Shell commands can then write no file
@@ -81,6 +84,8 @@ class StandInDevice:
         self.zones_celsius = dict(kind.zones_celsius)
         self.battery_celsius, self.heat_per_run, self.cool_per_read = 28.5, 0.0, 0.0
         self.battery_percent, self.charging = 87, True
+        self.battery_fields: dict[str, str] = {}
+        self.dumpsys_secs = 0.0
         self.thermal_status = 0
         self.awake = True
         self.settings = {("system", "screen_off_timeout"): "30000"}

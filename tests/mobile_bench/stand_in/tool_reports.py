@@ -6,18 +6,18 @@ import struct
 
 
 class Sample:
-    """The times of several runs, in microseconds."""
+    """The times of several runs, which the tool counts in whole microseconds."""
 
     def __init__(self, times_us: list[float]) -> None:
-        self.times_us = times_us
+        self.times_us = times_us = list(map(int, times_us))
         self.mean = sum(times_us) / max(1, len(times_us))
         squares = sum((time - self.mean) ** 2 for time in times_us)
         self.std = (squares / max(1, len(times_us))) ** 0.5
         self._ordered = sorted(times_us)
 
     def line(self, percentiles: bool) -> str:
-        """Returns them as the tool's line of statistics, whose times are whole."""
-        times = [int(time) for time in self.times_us]
+        """Returns them as the tool's line of statistics."""
+        times = self.times_us
         text = f"count={len(times)}"
         if len(times) == 1:
             text += f" curr={times[0]}"
