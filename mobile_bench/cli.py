@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _USAGE = """mobile-bench: measure how long .tflite files take, on Android phones and on this host.
 
   mobile-bench a.tflite b.tflite --threads=2 --output=runs.jsonl
-  mobile-bench *.tflite --target=all --benchmark_binary=tools/ --cpus=big --output=runs.jsonl
+  mobile-bench *.tflite --target=all --benchmark_binary=tools/ --cpus=auto --output=runs.jsonl
   mobile-bench --models='runs/*/subnets/*/*.tflite' --output=runs.jsonl --resume
   mobile-bench devices                     the phones that adb knows
   mobile-bench clean                       remove what was put on the phones

@@ -40,6 +40,7 @@ def run(command: Callable[[], None], usage: str, default_preset: str | None = No
         default_preset: as in `parse_flags`.
     """
 
+    code = 0
     with streams.outlets() as out:
         try:
             app.run(

@@ -1,7 +1,7 @@
 """ofa-latency: measures the blocks of a space and makes its latency table.
 
     ofa-latency --workdir=DIR --target=host
-    ofa-latency --workdir=DIR --target=R58M12ABCDE --benchmark_binary=tools/ --cpus=big
+    ofa-latency --workdir=DIR --target=R58M12ABCDE --benchmark_binary=tools/ --cpus=auto
 
 Run the same command again to go on after an interruption. Latencies do not depend on weights: with
 a --space, no job is needed, and ofa-search takes the table by --latency_table.
