@@ -40,7 +40,6 @@ def run(command: Callable[[], None], usage: str, default_preset: str | None = No
         default_preset: as in `parse_flags`.
     """
 
-    code = 0
     with streams.outlets() as out:
         try:
             app.run(
@@ -48,12 +47,10 @@ def run(command: Callable[[], None], usage: str, default_preset: str | None = No
                 flags_parser=lambda argv: _parse(argv, usage, default_preset),
             )
         except SystemExit as end:
-            code = end.code or 0
-        out.flush()
-        if not code and out.error is not None and not isinstance(out.error, BrokenPipeError):
-            print(_line(f"the output could not be written: {out.error.strerror}."), file=sys.stderr)
-            code = 1
-    sys.exit(code)
+            out.flush()
+            if not end.code and out.error and not isinstance(out.error, BrokenPipeError):
+                _end(f"the output could not be written: {out.error.strerror}.", 1)
+            raise
 
 
 def _ended(command: Callable[[], None]) -> int:
@@ -154,12 +151,8 @@ def _show(text: str) -> NoReturn:
 
 
 def _end(message: str, code: int) -> NoReturn:
-    print(_line(message), file=sys.stderr)
+    print(f"{os.path.basename(sys.argv[0])}: {message}", file=sys.stderr)
     sys.exit(code)
-
-
-def _line(message: str) -> str:
-    return f"{os.path.basename(sys.argv[0])}: {message}"
 
 
 def _log_to_stderr() -> None:
