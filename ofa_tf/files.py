@@ -9,6 +9,7 @@ import pathlib
 import re
 import shutil
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -61,8 +62,9 @@ def temporary_path(path: pathlib.Path) -> pathlib.Path:
 def scratch_folder(parent: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Yields a folder within `parent`, for files that nobody needs after the block.
 
-    Not in the system's folder for temporary files, which may be small or missing, and from which
-    nobody would remove what a killed process left.
+    Python's temporary files, those of other libraries too, are in it meanwhile. Not in the
+    system's folder for such files, which may be small or missing, and from which nobody would
+    remove what a killed process left.
 
     Raises:
         FailureError: the disk refuses.
@@ -74,9 +76,11 @@ def scratch_folder(parent: str | os.PathLike) -> Iterator[pathlib.Path]:
         folder.mkdir()
     except OSError as error:
         raise FailureError(f"{folder} could not be made: {error.strerror}.") from error
+    usual, tempfile.tempdir = tempfile.tempdir, os.fspath(folder)
     try:
         yield folder
     finally:
+        tempfile.tempdir = usual
         _remove(folder)
 
 

@@ -11,12 +11,12 @@ go on after an interruption.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import os
 import pathlib
+import tempfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -126,10 +126,9 @@ def export(weights: str = "supernet", batch_size: int = 1) -> None:
     tasks = [_task_of_arch(row, job, sources[row["name"]], formats, batch_size) for row in subnets]
     missing = [task for task in tasks if not _is_done(task)]
     processes = min(FLAGS.jobs or os.cpu_count() or 1, max(1, len(missing)))
-    with contextlib.ExitStack() as stack:
-        several = processes > 1
-        scratch = stack.enter_context(scratch_folder(job.workdir.path)) if several else None
-        failures = _run_all(_cut_outs(missing, job, sources, scratch), missing, job, processes)
+    with scratch_folder(job.workdir.path) as scratch:
+        ready = _cut_outs(missing, job, sources, scratch if processes > 1 else None)
+        failures = _run_all(ready, missing, job, processes)
     _finish(tasks, failures, f"The subnets are in {job.workdir.subnets}.")
 
 
@@ -262,7 +261,8 @@ def _export_plan(
     missing = [task for task in [task] if not _is_done(task)]
     if missing and checkpoint is None:
         common.log.warning("Without --checkpoint the weights are made up: good for timing only.")
-    failures = _run_all(((spec.name, task) for task in missing), missing, job, processes=1)
+    with scratch_folder(common.workdir().path):
+        failures = _run_all(((spec.name, task) for task in missing), missing, job, processes=1)
     _finish([task], failures, f"The network is in {task.folder}." if missing else None)
 
 
@@ -337,7 +337,8 @@ def _run_all(
             bar.set_postfix_str(text, refresh=not files)
             bar.update(files)
 
-        return run_tasks(work, ready, processes, report, prepare_process)
+        prepare = functools.partial(prepare_process, tempfile.gettempdir())
+        return run_tasks(work, ready, processes, report, prepare)
 
 
 def _finish(tasks: list[ExportTask], failures: dict[str, str], done: str | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
+import tempfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -182,8 +183,9 @@ def run_task(task: ExportTask, report: Report, job: Job | None = None) -> None:
     task.run(report, job)
 
 
-def prepare_process() -> None:
-    """In a process that shares the cores with others."""
+def prepare_process(temporary_folder: str) -> None:
+    """In a process that shares the cores with others, and their folder of temporary files."""
+    tempfile.tempdir = temporary_folder
     import_tensorflow()
     import tensorflow as tf
 
