@@ -9,11 +9,15 @@ import re
 from typing import Any
 
 from ofa_tf.errors import FailureError, UsageError
-from ofa_tf.files import read_json, write_bytes, write_json
+from ofa_tf.fields import Fields, read_fields
+from ofa_tf.files import write_bytes, write_json
 from ofa_tf.spaces import SearchSpace, built_in_space, get_space
 from ofa_tf.spaces.checks import difference
 
 _NUM_NAMED = 8  # settings that an error names
+
+SEARCH_REMEDY = "Remove it and run ofa-search again."  # for what is damaged of ofa-search
+CONFIG_REMEDY = "Restore it from a copy."
 
 # What ofa-train and ofa-import record of a job.
 _SETTINGS = {"space", "data", "class_names", "eval_crop", "calibration_images", "recipe"}
@@ -31,6 +35,7 @@ class Workdir:
         "Give another --workdir, or the same settings to go on with it; in ofa-train the "
         "recipe may change with --allow_recipe_change"
     )
+    _CONFIG_REMEDY = CONFIG_REMEDY
 
     def __init__(self, path: str | os.PathLike):
         self.path = pathlib.Path(path)
@@ -177,24 +182,53 @@ class Workdir:
         """
         if not self.config_file.exists():
             raise UsageError(f"{self.path} {self._NO_JOB}.")
-        config = read_json(self.config_file)
-        missing = _SETTINGS - set(config)
-        if missing:
-            raise FailureError(
-                f"{self.config_file} is damaged: {', '.join(sorted(missing))} are missing. "
-                "Restore it from a copy."
-            )
-        return config
+        config = read_fields(self.config_file, self._CONFIG_REMEDY)
+        _check_config(config)
+        return dict(config.items())
 
 
 class _FinetunedWorkdir(Workdir):
     """The folder of a fine-tuned subnet, within that of its job."""
 
     _NO_JOB = "holds no fine-tuned subnet. Run ofa-finetune first"
+    _CONFIG_REMEDY = "Remove the folder and run ofa-finetune again."
     _GO_ON = (
         "Give the same settings to go on with it, remove the folder to begin anew, or let the "
         "recipe change with --allow_recipe_change"
     )
+
+
+def _check_config(config: Fields) -> None:
+    """Raises FailureError where a setting is missing, or is nothing that the commands can use."""
+    missing = config.missing(_SETTINGS)
+    if missing:
+        raise config.error(f"{', '.join(missing)} are missing")
+    config.text("space")
+    if not config.texts("class_names"):
+        raise config.error("class_names is empty")
+    config.number("eval_crop", 0, 1)
+    config.whole("calibration_images", 1)
+    config.text_or_none("init")
+    if "data" in config:
+        data = config.fields("data")
+        for name in ("dataset", "data_dir", "train_split", "test_split", "tfds_dir"):
+            data.text_or_none(name)
+        if "num_validation" in data:
+            data.whole("num_validation")
+        if "flip" in data:
+            data.truth("flip")
+        data.whole("seed")
+    recipe = config.fields("recipe")
+    recipe.fields_or_empty("augmentation")
+    recipe.fields_or_empty("arch")
+    phases = recipe.several("phases") if "phases" in recipe else None
+    if phases == []:
+        raise recipe.error("recipe.phases is empty")
+    for phase in phases or ():
+        phase.text("name")
+        missing = phase.missing(name for name, _ in phases[0].items())
+        if missing:
+            raise phase.error(f"a phase lacks {', '.join(missing)}, which the first one has")
 
 
 def _recipe_and_others(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
 import pathlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ofa_tf.errors import UsageError
+from ofa_tf.fields import is_number
 from ofa_tf.spaces import SearchSpace, get_space, list_spaces
 from ofa_tf.spaces.blueprint import Block, InvertedResidual
 
 _NUM_NAMED = 3  # missing keys that an error names
+_MOST_MS = 1e7  # nearly three hours, which no block takes
 
 # The published names of the layers before and after the blocks.
 _MOBILENET_V3 = {
@@ -159,11 +160,10 @@ def _strict_loader() -> type:
 
 def _mean(path: pathlib.Path, key: Any, entry: Any) -> float:
     mean = entry.get("mean") if isinstance(entry, dict) else None
-    is_number = isinstance(mean, (int, float)) and not isinstance(mean, bool)
-    if not (is_number and math.isfinite(mean) and mean > 0):
+    if not (is_number(mean) and 0 < mean <= _MOST_MS):
         raise UsageError(
-            f"The latency table {path} needs a mean that is a positive number of ms at {key!r}, "
-            f"not {mean!r}."
+            f"The latency table {path} needs a mean that is a positive number of ms, up to "
+            f"{_MOST_MS:g}, at {key!r:.200}, not {mean!r:.80}."
         )
     return float(mean)
 

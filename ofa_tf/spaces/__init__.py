@@ -8,7 +8,7 @@ import os
 
 from ofa_tf.errors import UsageError
 from ofa_tf.spaces import mobilenet_v3, proxyless, resnet50
-from ofa_tf.spaces.arch import Arch
+from ofa_tf.spaces.arch import Arch, read_arch
 from ofa_tf.spaces.blueprint import Blueprint
 from ofa_tf.spaces.checks import check_space
 from ofa_tf.spaces.cost import BlockCosts
@@ -34,6 +34,7 @@ __all__ = [
     "check_space",
     "get_space",
     "list_spaces",
+    "read_arch",
 ]
 
 _SPACES = {

@@ -84,6 +84,10 @@ class _Position:
     ended: bool = False
 
 
+# What a run that goes on reads of a checkpoint's state.
+_STATE_KINDS = {"phase": str, "phase_step": int, "step": int, "ended": bool, "has_average": bool}
+
+
 class Trainer:
     """Progressive shrinking (arXiv 1908.09791), the sandwich rule (arXiv 2003.11142), fine-tuning.
 
@@ -230,6 +234,7 @@ class Trainer:
         """The position to go on from, and the phase whose weights a fresh run begins with."""
         state = self._folder.load_newest(
             optional=("average", "loss_scale"),
+            kinds=_STATE_KINDS,
             weights=self.supernet.variables,
             velocities=self.optimizer.velocities,
             average=self.optimizer.average,
