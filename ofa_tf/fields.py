@@ -6,9 +6,12 @@ that cannot be used is told with the file, its place in it, and what to do.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import numbers
 import pathlib
+import types
+import typing
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
@@ -17,7 +20,7 @@ from ofa_tf.files import parse_json, read_json
 from ofa_tf.names import check_name
 
 T = TypeVar("T")
-_LARGEST_WHOLE = 2**53  # up to it floats are exact
+_MOST = 10**15  # of any number of ours, be it bytes or computations
 
 
 def is_number(value: Any) -> bool:
@@ -79,15 +82,15 @@ class Fields:
         except UsageError as error:
             raise self.error(str(error).rstrip(".")) from error
 
-    def number(self, key: str, least: float = -math.inf, most: float = math.inf) -> float:
+    def number(self, key: str, least: float = -_MOST, most: float = _MOST) -> float:
         value = self._checked(key, (int, float), "a number")
         if not is_number(value):
             raise self.error(f"{self.place(key)} is no number but {_shown(value)}")
         if not least <= value <= most:
-            raise self.error(f"{self.place(key)} is {_shown(value)}, not {_range(least, most)}")
+            raise self.error(f"{self.place(key)} is {_shown(value)}, not {least:g} to {most:g}")
         return value
 
-    def whole(self, key: str, least: int = 0, most: int = _LARGEST_WHOLE) -> int:
+    def whole(self, key: str, least: int = 0, most: int = _MOST) -> int:
         value = self.number(key, least, most)
         if not isinstance(value, int):
             raise self.error(f"{self.place(key)} is no whole number but {_shown(value)}")
@@ -131,6 +134,31 @@ class Fields:
         texts = self._nested(dict(enumerate(values)), self.place(key))
         return tuple(texts.text(index) for index in range(len(values)))
 
+    def record(self, kind: type[T], /, **read: Any) -> T:
+        """A dataclass of texts, truth values and numbers, whole ones from 0 on.
+
+        Args:
+            kind: the dataclass.
+            **read: the keys that were read otherwise, with their values where the class has them.
+        """
+        hints = typing.get_type_hints(kind)
+        fields = {field.name: field for field in dataclasses.fields(kind)}
+        unknown = self._values.keys() - fields.keys() - read.keys()
+        if unknown:
+            raise self.error(f"{self.place(min(unknown))} is no field of a {kind.__name__}")
+        found = {}
+        for name, field in fields.items():
+            if name in read:
+                found[name] = read[name]
+            elif name in self._values or field.default is dataclasses.MISSING:
+                found[name] = self._of_type(name, hints[name])
+        return kind(**found)
+
+    def _of_type(self, key: str, hint: Any) -> Any:
+        if isinstance(hint, types.UnionType):  # with None
+            return self._of_type(key, typing.get_args(hint)[0]) if key in self else None
+        return {str: self.text, bool: self.truth, int: self.whole, float: self.number}[hint](key)
+
     def items(self) -> list[tuple[str, Any]]:
         """Names and values, of any kind."""
         return list(self._values.items())
@@ -153,12 +181,6 @@ def _shown(value: Any) -> str:
         return f"{value!r:.80}"
     except (RecursionError, ValueError):  # nested deeply, or a whole number of many digits
         return f"a {type(value).__name__}"
-
-
-def _range(least: float, most: float) -> str:
-    if math.isinf(most):
-        return f"{least:g} or more"
-    return f"from {least:g} to {most:g}"
 
 
 def read_fields(

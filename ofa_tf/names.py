@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from mobile_bench.errors import one_line
 from ofa_tf.errors import UsageError
 
 MAX_NAME_BYTES = 100  # a file system has 255, of which suffixes and temporary names want some
@@ -23,6 +22,8 @@ def check_name(name: object, what: str) -> str:
     """
     problem = _problem_of(name)
     if problem is not None:
+        from mobile_bench.errors import one_line  # only here: whoever reads a file imports this
+
         shown = one_line(name) if isinstance(name, str) else name
         raise UsageError(f"{what} is called {shown!r}, but a name {problem}.")
     return name

@@ -221,10 +221,10 @@ def _check_config(config: Fields) -> None:
     recipe = config.fields("recipe")
     recipe.fields_or_empty("augmentation")
     recipe.fields_or_empty("arch")
-    phases = recipe.several("phases") if "phases" in recipe else None
-    if phases == []:
+    phases = [] if recipe.missing(["phases"]) else recipe.several("phases")
+    if not phases and not recipe.missing(["phases"]):
         raise recipe.error("recipe.phases is empty")
-    for phase in phases or ():
+    for phase in phases:
         phase.text("name")
         missing = phase.missing(name for name, _ in phases[0].items())
         if missing:

@@ -157,7 +157,7 @@ def _check_setup(file: RowFile, setup: Mapping[str, Any]) -> None:
 
 def _what_counts(setup: Mapping[str, Any]) -> dict[str, Any]:
     """A setup without what may change on a phone: its connection, and which cores are on."""
-    device = setup.get("device", {})
+    device = setup.get("device") or {}
     kept = {name: device[name] for name in device.keys() - {"target", "core_max_khz"}}
     return {**setup, "device": kept}
 

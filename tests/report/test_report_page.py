@@ -321,7 +321,7 @@ def test_texts_of_files_are_only_texts(tmp_path):
         ("metrics.jsonl", "{}\n[]\n", "line 2 is no object"),
         ("metrics.jsonl", "no\n", "line 1 is no JSON"),
         ("metrics.jsonl", '{"accuracy": {"a": "b"}, "step": 1}\n', "no number but 'b'"),
-        ("accuracy_report.json", "[]", "it is no object"),
+        ("accuracy_report.json", "[]", "expected an object, not a list"),
         ("accuracy_report.json", '{"accuracies": [1], "predictions": []}', "not one prediction"),
         ("accuracy_report.json", '{"accuracies": [NaN], "predictions": [1]}', "accuracies.0"),
         (TABLE, '{"report": 3}', "report is no object but 3"),

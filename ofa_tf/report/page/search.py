@@ -103,10 +103,10 @@ def read_fronts(workdir: Workdir, command: str) -> tuple[Front, ...]:
             continue
         fields = read_fields(path, SEARCH_REMEDY)
         facts = (*_facts(fields.fields("settings")), ("last written", changed(path)))
-        points = tuple(
-            (row.number(measure), row.number("predicted_accuracy"))
-            for row in fields.several("subnets")
-        )
+        rows = fields.several("subnets")
+        if not rows:
+            raise fields.error("subnets is empty")
+        points = tuple((row.number(measure), row.number("predicted_accuracy")) for row in rows)
         source = Source(path.name, f"{command} --pareto={measure}", facts)
         fronts.append(Front(measure, points, source))
     return tuple(fronts)
