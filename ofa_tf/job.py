@@ -32,13 +32,17 @@ _NUMBERS_OF_SUBNETS = (
 )
 
 
-def load_job(workdir: str | os.PathLike) -> Job:
+def load_job(workdir: str | os.PathLike, trust_space_file: bool = False) -> Job:
     """The job in a workdir of ofa-train, ofa-import or ofa-quickstart.
+
+    Args:
+        workdir: the folder.
+        trust_space_file: as in `Workdir`.
 
     Raises:
         UsageError: the workdir holds no job.
     """
-    return Job(Workdir(workdir))
+    return Job(Workdir(workdir, trust_space_file))
 
 
 class Job:
