@@ -1,9 +1,10 @@
-"""Names that came from a file or a person: which may become a folder or a file."""
+"""Text that came from a file, a person or a library: what may be a name, and what is printed."""
 
 from __future__ import annotations
 
 from ofa_tf.errors import UsageError
 
+_LONGEST_LINE = 10_000
 MAX_NAME_BYTES = 100  # a file system has 255, of which suffixes and temporary names want some
 
 
@@ -27,6 +28,17 @@ def check_name(name: object, what: str) -> str:
         shown = one_line(name) if isinstance(name, str) else name
         raise UsageError(f"{what} is called {shown!r}, but a name {problem}.")
     return name
+
+
+def printable(text: str) -> str:
+    """Text of others in lines of ours, for a terminal or a page.
+
+    Escape sequences, marks that turn the direction of text, and what else cannot be seen are
+    spelled out; lines stay lines.
+    """
+    from mobile_bench.errors import one_line
+
+    return "\n".join(one_line(line, _LONGEST_LINE) for line in text.split("\n"))
 
 
 def _problem_of(name: object) -> str | None:

@@ -18,6 +18,7 @@ import mobile_bench
 from mobile_bench.results import DELEGATES
 from ofa_tf.cli import presets
 from ofa_tf.errors import FailureError, UsageError
+from ofa_tf.names import printable
 from ofa_tf.version import __version__
 from ofa_tf.workdir import Workdir
 
@@ -131,15 +132,27 @@ def _show(text: str) -> NoReturn:
 
 
 def _end(message: str, code: int) -> NoReturn:
-    print(f"{os.path.basename(sys.argv[0])}: {message}", file=sys.stderr)
+    print(printable(f"{os.path.basename(sys.argv[0])}: {message}"), file=sys.stderr)
     sys.exit(code)
+
+
+def print_result(text: str) -> None:
+    """Prints what a command found, with names and devices of others in it."""
+    print(printable(text))
+
+
+class _PrintableFormatter(logging.Formatter):
+    """Messages have names of others in them, and what libraries say."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def _log_to_stderr() -> None:
     """What ofa_tf says goes to stderr, plainly; what others say only from warnings on."""
     absl_logging.set_verbosity(absl_logging.WARNING)
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_PrintableFormatter("%(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False

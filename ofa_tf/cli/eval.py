@@ -27,7 +27,7 @@ def evaluate() -> None:
     evaluator = job.evaluator(FLAGS.split)
     for text, arch in archs.items():
         plan = job.space.blueprint(arch, len(job.class_names))
-        print(
+        common.print_result(
             f"{text}: {100 * evaluator.accuracy(arch):.2f} % on the {FLAGS.split} images, "
             f"{arch.resolution} px, {plan.macs / 1e6:.2f} M MACs, {plan.params / 1e3:.1f} k "
             "parameters"

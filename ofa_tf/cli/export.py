@@ -346,7 +346,7 @@ def _finish(tasks: list[ExportTask], failures: dict[str, str], done: str | None)
     """
     from ofa_tf.report import file_table
 
-    print(file_table([row for task in tasks for row in task.rows()]))
+    common.print_result(file_table([row for task in tasks for row in task.rows()]))
     if failures:
         raise FailureError(
             f"{len(failures)} of {len(tasks)} failed, all else is there. "

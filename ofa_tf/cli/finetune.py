@@ -124,7 +124,8 @@ def _recipe(job: Job, arch: Arch) -> Recipe:
 
 def _tell(name: str, accuracies: dict[str, float], folder: Workdir) -> None:
     percents = ", ".join(f"{100 * value:.2f} % {when}" for when, value in accuracies.items())
-    print(f"{name}: {percents}, on held-out images; the weights are in {folder.checkpoints}.")
+    where = f"the weights are in {folder.checkpoints}."
+    common.print_result(f"{name}: {percents}, on held-out images; {where}")
 
 
 def main() -> None:

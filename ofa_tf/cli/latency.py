@@ -73,7 +73,7 @@ def latency() -> None:
         raise UsageError(f"A latency table is of one device: give its serial, not {FLAGS.target}.")
     _measure_models([])  # opens the device: an error before any conversion
     table = _measure(space, num_classes, path, resolutions)
-    print(_summary(table))
+    common.print_result(_summary(table))
     common.log.info("The latency table is %s.", path)
 
 

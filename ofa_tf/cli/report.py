@@ -48,7 +48,7 @@ def report() -> None:
     if rows:
         write_json(job.workdir.results, rows)
         _draw(job, rows, predicted.get(common.latency_file(job.workdir).name))
-        print(text_table(rows))
+        common.print_result(text_table(rows))
         common.log.info("Results: %s, pictures: %s", job.workdir.results, job.workdir.pictures)
     write_bytes(page_path(job.workdir), page.encode())
     common.log.info("Report: %s", page_path(job.workdir).resolve().as_uri())

@@ -228,7 +228,7 @@ def _front(inputs: Inputs, accuracy: AccuracyPredictor) -> list[dict[str, Any]]:
     ]
     picture = common.workdir().pictures / f"front_{FLAGS.pareto}.png"
     plot_front(picture, costs, accuracies, measure=FLAGS.pareto)
-    print(front_table(rows, FLAGS.pareto))
+    common.print_result(front_table(rows, FLAGS.pareto))
     common.log.info("The front has %d subnets. Picture: %s", len(rows), picture)
     return rows
 

@@ -6,12 +6,15 @@ of the commands sees.
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import os
 import resource
 import shutil
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 from cli_helpers import (
@@ -26,6 +29,7 @@ from cli_helpers import (
 )
 from PIL import Image
 
+from ofa_tf.cli import common
 from ofa_tf.search import LatencyTable
 from ofa_tf.search.latency import distinct_blocks
 from ofa_tf.spaces import Arch, get_space
@@ -82,6 +86,23 @@ def test_another_keras_backend(command, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     ended = run(command, "--workdir=x")
     assert_one_message(ended, 2, "KERAS_BACKEND is 'jax'; ofa_tf needs tensorflow. Unset it")
+
+
+def test_no_escape_of_others_reaches_the_terminal(tmp_path):
+    """Neither in the last message, nor in what is told before, nor in a table."""
+    evil = "a\x1b]0;owned\x07\u202eb"
+    ended = run("eval", f"--workdir={tmp_path / evil}")
+    assert_one_message(ended, 2, r"a\x1b]0;owned\x07\u202eb holds no job")
+    error, output = io.StringIO(), io.StringIO()
+    with mock.patch("sys.stderr", error), mock.patch("sys.stdout", output):
+        logger = logging.getLogger("ofa_tf")
+        before = logger.handlers[:], logger.level, logger.propagate
+        common._log_to_stderr()
+        logger.info("Evaluating %s\nand more", evil)
+        common.print_result(f"{evil}: 1 %")
+        logger.handlers, logger.level, logger.propagate = before[0], before[1], before[2]
+    assert error.getvalue() == "Evaluating a\\x1b]0;owned\\x07\\u202eb\nand more\n"
+    assert output.getvalue() == "a\\x1b]0;owned\\x07\\u202eb: 1 %\n"
 
 
 def test_in_a_process_of_its_own_it_is_the_same():
@@ -469,5 +490,4 @@ def test_a_disk_that_fills_up_while_training(images, tmp_path):
 def test_a_damaged_search_result_is_one_message(job, command, content):
     (job / "search.json").write_text(content)
     ended = run(command, f"--workdir={job}")
-    assert ended.code == 1
-    assert "search.json is damaged. Remove it and run ofa-search again." in ended.err
+    assert_one_message(ended, 1, "search.json ", ". Remove it and run ofa-search again.")
