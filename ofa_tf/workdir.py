@@ -176,7 +176,7 @@ class Workdir:
                 f"with which the job was begun, and would be run. Put that file back; or look at "
                 f"this one, and give --trust_space_file to run it."
             )
-        _log.info("Running %s, which defines the search space of this job.", self.space_file)
+        _log.warning("Running %s, which defines the search space of this job.", self.space_file)
 
     def _recorded_space(self) -> str | None:
         """The hash of the job's own file of a space, as it was when the job was begun."""

@@ -182,7 +182,10 @@ class AccuracyPredictor:
                 report = _read_report(head.fields("report"))
         except Exception as error:  # NumPy and zipfile raise many kinds for damaged files
             said = first_line(error).rstrip(".")
-            raise UsageError(f"{path} is no accuracy predictor: {said}.") from error
+            raise UsageError(
+                f"{path} is no accuracy predictor: {said}. Make it anew with ofa-predictor, or "
+                f"give another file."
+            ) from error
         if space is not None and name != space.name:
             raise UsageError(f"{path} is the accuracy predictor of {name}, not of {space.name}.")
         space = space or built_in_space(name)

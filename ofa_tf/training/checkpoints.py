@@ -48,6 +48,7 @@ def load(
     path: str | os.PathLike,
     optional: Sequence[str] = (),
     kinds: Mapping[str, type] | None = None,
+    remedy: str = "",
     **groups: Variables,
 ) -> dict[str, Any]:
     """Reads back what `save` wrote, into the variables, and returns the state.
@@ -56,6 +57,7 @@ def load(
         path: the file.
         optional: groups that are left out where there are no such variables, or none in the file.
         kinds: the keys that the state has to have, and the type of each.
+        remedy: what to do about a damaged file, as whole sentences that end the message.
         **groups: the variables of each group. Other groups of the file are not read.
 
     Raises:
@@ -67,7 +69,8 @@ def load(
         state = _checked(parse_json(arrays.pop(_STATE).tobytes()), kinds or {})
     except Exception as error:  # damage can make zipfile and NumPy raise almost anything
         said = first_line(error).rstrip(".")
-        raise FailureError(f"Checkpoint {path} is missing or damaged: {said}.") from error
+        message = f"Checkpoint {path} is missing or damaged: {said}. {remedy}"
+        raise FailureError(message.rstrip()) from error
     found = []
     for group, variables in groups.items():
         count = sum(name.startswith(f"{group}/") for name in arrays)

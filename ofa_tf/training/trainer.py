@@ -259,7 +259,10 @@ class Trainer:
 
     def _load_init(self, first_phase: str) -> str:
         """Takes over the weights of an earlier phase, and its teacher; gives the phase's name."""
-        name = checkpoints.load(self.init, weights=self.supernet.variables).get("phase")
+        state = checkpoints.load(
+            self.init, remedy="Give another --init.", weights=self.supernet.variables
+        )
+        name = state.get("phase")
         order = (*PHASE_NAMES, SANDWICH)
         if name not in order or order.index(name) >= order.index(first_phase):
             raise UsageError(f"{self.init} is of phase {name}, which is not before {first_phase}.")
@@ -405,7 +408,8 @@ class Trainer:
                 elastic=self.supernet.elastic,
                 dtype=self.supernet.dtype_policy.name,
             )
-        checkpoints.load(self.workdir.teacher, weights=largest.variables)
+        remedy = "Restore it from a copy, or train from phase largest on in another workdir."
+        checkpoints.load(self.workdir.teacher, remedy=remedy, weights=largest.variables)
         return largest
 
     # -- accuracies and metrics -----------------------------------------------------------------
