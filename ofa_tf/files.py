@@ -19,6 +19,7 @@ from ofa_tf.errors import FailureError
 
 # Of a file or folder that is being written: hidden, with the host and the process that writes it.
 _TEMPORARY = re.compile(r"\..+\.(?P<host>[^.]*)\.(?P<process>\d+)\.tmp")
+MAX_NESTING = 50  # of files of others; ours have a handful
 _FOREIGN_SECONDS = 24 * 3600  # after which another host's temporary file is nobody's
 _cleared: set[pathlib.Path] = set()  # the folders that this process looked through
 _clearing = threading.Lock()
@@ -168,16 +169,41 @@ def parse_json(text: str | bytes) -> Any:
     """The value of a JSON text, which anybody may have written.
 
     Raises:
-        ValueError: it is none, says why; also where Python gives up on its nesting or numbers.
+        ValueError: it is none, says why; also where an object has a key twice, of which Python
+            takes the last, or where Python gives up on its nesting or numbers.
     """
     if not text.strip():
         raise ValueError("it is empty")
     try:
-        return json.loads(text)
+        value = json.loads(text, object_pairs_hook=_without_repetition)
     except UnicodeDecodeError as error:
         raise ValueError("it is no text in UTF-8") from error
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+    if _is_deeper_than(MAX_NESTING, value):
+        # What compares, prints or writes it would run into Python's limit.
+        raise ValueError("it is nested too deeply")
+    return value
+
+
+def _is_deeper_than(limit: int, value: Any) -> bool:
+    """Whether there are more than so many lists and objects within each other."""
+    level = [[value]]
+    for _ in range(limit + 1):
+        nested = (v.values() if isinstance(v, dict) else v for v in level)
+        level = [v for values in nested for v in values if isinstance(v, (dict, list))]
+        if not level:
+            return False
+    return True
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in found if keys.count(key) > 1)
+        raise ValueError(f"{twice!r:.80} is there twice")
+    return found
 
 
 def read_json(path: str | os.PathLike, remedy: str = "", kind: type = object) -> Any:

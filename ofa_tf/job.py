@@ -6,13 +6,13 @@ import functools
 import logging
 import os
 import shlex
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-from ofa_tf.errors import FailureError, UsageError
-from ofa_tf.files import read_json
+from ofa_tf.errors import UsageError
+from ofa_tf.fields import Fields, read_fields
 from ofa_tf.quiet import import_tensorflow
-from ofa_tf.workdir import Workdir
+from ofa_tf.spaces import read_arch
+from ofa_tf.workdir import SEARCH_REMEDY, Workdir
 
 if TYPE_CHECKING:
     from ofa_tf.data import ImageData
@@ -23,17 +23,27 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("ofa_tf")
 
-# What the commands read of each row of search.json.
-_OF_SUBNETS = {"name": str, "arch": dict, "predicted_accuracy": Real}
+# What the tables and pictures have of a row of search.json, besides what each row has.
+_NUMBERS_OF_SUBNETS = (
+    "budget_ms",
+    "predicted_latency_ms",
+    "evaluated_accuracy",
+    "macs",
+    "params",
+)
 
 
-def load_job(workdir: str | os.PathLike) -> Job:
+def load_job(workdir: str | os.PathLike, trust_space_file: bool = False) -> Job:
     """The job in a workdir of ofa-train, ofa-import or ofa-quickstart.
+
+    Args:
+        workdir: the folder.
+        trust_space_file: as in `Workdir`.
 
     Raises:
         UsageError: the workdir holds no job.
     """
-    return Job(Workdir(workdir))
+    return Job(Workdir(workdir, trust_space_file))
 
 
 class Job:
@@ -144,17 +154,14 @@ class Job:
         path = self.workdir.search_result
         if not path.exists():
             raise UsageError(f"{path} is missing. Run ofa-search first.")
-        found = read_json(path)
-        if not isinstance(found, dict) or not isinstance(found.get("subnets"), list):
-            raise FailureError(f"{path} is damaged. Remove it and run ofa-search again.")
-        for number, row in enumerate(found["subnets"], start=1):
-            problem = _problem_of(row, self.space)
-            if problem is not None:
-                raise FailureError(
-                    f"{path} is damaged: subnet {number}: {problem} Remove the file and run "
-                    f"ofa-search again."
-                )
-        return found["subnets"]
+        fields = read_fields(path, SEARCH_REMEDY)
+        subnets = fields.several("subnets")
+        for subnet in subnets:
+            _check_subnet(subnet, self.space)
+        names = [subnet.name("name") for subnet in subnets]
+        if len(set(names)) < len(names):
+            raise fields.error("it has two subnets of one name")
+        return [dict(subnet.items()) for subnet in subnets]
 
     def chosen_subnet(self, name: str) -> dict:
         """The one of `chosen_subnets` that has this name. Raises UsageError where none has."""
@@ -257,17 +264,10 @@ def load_data(config: dict, workdir: Workdir) -> ImageData:
     return load_dataset(**config, cache_dir=str(workdir.path / "data"))
 
 
-def _problem_of(row: Any, space: SearchSpace) -> str | None:
-    """What is wrong with a row of search.json, as a sentence; None where it is a subnet."""
-    if not isinstance(row, dict):
-        return "this is no subnet."
-    for key, kind in _OF_SUBNETS.items():
-        if key not in row:
-            return f"{key} is missing."
-        if not isinstance(row[key], kind):
-            return f"{key} is {row[key]!r}."
-    try:
-        space.arch(row["arch"])
-    except UsageError as error:
-        return str(error)
-    return None
+def _check_subnet(subnet: Fields, space: SearchSpace) -> None:
+    """Raises FailureError where a row of search.json lacks what the commands read."""
+    subnet.name("name")
+    subnet.number("predicted_accuracy")
+    read_arch(subnet, space)
+    for key in _NUMBERS_OF_SUBNETS:
+        subnet.number_or_none(key)

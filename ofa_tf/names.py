@@ -1,10 +1,10 @@
-"""Names that came from a file or a person: which may become a folder or a file."""
+"""Text that came from a file, a person or a library: what may be a name, and what is printed."""
 
 from __future__ import annotations
 
-from mobile_bench.errors import one_line
 from ofa_tf.errors import UsageError
 
+_LONGEST_LINE = 10_000
 MAX_NAME_BYTES = 100  # a file system has 255, of which suffixes and temporary names want some
 
 
@@ -23,9 +23,22 @@ def check_name(name: object, what: str) -> str:
     """
     problem = _problem_of(name)
     if problem is not None:
+        from mobile_bench.errors import one_line  # only here: whoever reads a file imports this
+
         shown = one_line(name) if isinstance(name, str) else name
         raise UsageError(f"{what} is called {shown!r}, but a name {problem}.")
     return name
+
+
+def printable(text: str) -> str:
+    """Text of others in lines of ours, for a terminal or a page.
+
+    Escape sequences, marks that turn the direction of text, and what else cannot be seen are
+    spelled out; lines stay lines.
+    """
+    from mobile_bench.errors import one_line
+
+    return "\n".join(one_line(line, _LONGEST_LINE) for line in text.split("\n"))
 
 
 def _problem_of(name: object) -> str | None:

@@ -4,18 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import pathlib
 import re
 from typing import Any
 
 from ofa_tf.errors import FailureError, UsageError
-from ofa_tf.files import read_json, write_bytes, write_json
+from ofa_tf.fields import Fields, read_fields
+from ofa_tf.files import write_bytes, write_json
 from ofa_tf.locks import lock
-from ofa_tf.spaces import SearchSpace, built_in_space, get_space
+from ofa_tf.spaces import (
+    SearchSpace,
+    SpaceFile,
+    built_in_space,
+    is_built_in,
+    own_space,
+    source_hash,
+)
 from ofa_tf.spaces.checks import difference
 
+_log = logging.getLogger("ofa_tf")
+
 _NUM_NAMED = 8  # settings that an error names
+
+SEARCH_REMEDY = "Remove it and run ofa-search again."  # for what is damaged of ofa-search
+CONFIG_REMEDY = "Restore it from a copy."
+
+_SPACE_HASH = "space_file"  # in config.json: of the copy of the user's file, if there is one
 
 # What ofa-train and ofa-import record of a job.
 _SETTINGS = {"space", "data", "class_names", "eval_crop", "calibration_images", "recipe"}
@@ -26,6 +42,8 @@ class Workdir:
 
     Args:
         path: the folder.
+        trust_space_file: run the job's copy of the file that defines its search space, though it
+            changed since the job was begun.
     """
 
     _NO_JOB = "holds no job. Run ofa-train or ofa-import with this --workdir first"
@@ -33,9 +51,11 @@ class Workdir:
         "Give another --workdir, or the same settings to go on with it; in ofa-train the "
         "recipe may change with --allow_recipe_change"
     )
+    _CONFIG_REMEDY = CONFIG_REMEDY
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike, trust_space_file: bool = False):
         self.path = pathlib.Path(path)
+        self.trust_space_file = trust_space_file
         self.config_file = self.path / "config.json"
         self.space_file = self.path / "space.py"
         self.checkpoints = self.path / "checkpoints"
@@ -81,7 +101,7 @@ class Workdir:
 
     def finetuned(self, name: str) -> Workdir:
         """The folder in which a subnet of this job is fine-tuned."""
-        return _FinetunedWorkdir(self.path / "finetuned" / name)
+        return _FinetunedWorkdir(self.path / "finetuned" / name, self.trust_space_file)
 
     def lock(self, *, shared: bool = False) -> contextlib.AbstractContextManager[None]:
         """Keeps the files of the job to this process within the block; reading them stays free.
@@ -113,6 +133,9 @@ class Workdir:
         # As JSON has it, so that tuples and lists compare equal.
         config = json.loads(json.dumps(config))
         self.check(config, allow_recipe_change)
+        config.pop(_SPACE_HASH, None)  # of the job that a fine-tuned subnet is of
+        if (recorded := self._recorded_space()) is not None:
+            config[_SPACE_HASH] = recorded
         if not self.config_file.exists() or self.config() != config:
             write_json(self.config_file, config)
 
@@ -122,6 +145,8 @@ class Workdir:
             return
         recipe, others = _recipe_and_others(json.loads(json.dumps(config)))
         recipe_there, others_there = _recipe_and_others(self.config())
+        for each in (others, others_there):
+            each.pop(_SPACE_HASH, None)
         # A flag that also decides which images there are is more than the recipe.
         here, there = recipe | others, recipe_there | others_there
         may_differ = set(recipe) - set(others) if allow_recipe_change else set()
@@ -142,21 +167,42 @@ class Workdir:
     def space(self) -> SearchSpace:
         """The search space of the job; one of the user's own from the copy of its file.
 
+        Only that runs the copy, which is told before.
+
         Raises:
-            UsageError: nothing was trained here, or the copy was changed so that it is wrong.
+            UsageError: nothing was trained here, or the copy is another file than it was and is
+                not trusted, or it is wrong.
             FailureError: the settings are damaged, or the copy is missing.
         """
         name = self.config()["space"]
-        if self.space_file.exists():
-            return get_space(f"{self.space_file}:{name}")
-        try:
+        if is_built_in(name):
             return built_in_space(name)
-        except UsageError as error:
+        if not self.space_file.exists():
             raise FailureError(
-                f"The search space {name} of the job in {self.path} is not a built-in one, and "
-                f"{self.space_file}, the copy of the file that defines it, is missing. Put that "
-                f"file there."
-            ) from error
+                f"The search space {name:.200} of the job in {self.path} is not a built-in one, "
+                f"and {self.space_file}, the copy of the file that defines it, is missing. Put "
+                f"that file there."
+            )
+        return own_space(SpaceFile(self.space_file, name), self._before_running)
+
+    def _before_running(self, source: str) -> None:
+        """Tells that the copy is run, or refuses to. Who gave the job may have written it."""
+        recorded = self.config().get(_SPACE_HASH)
+        if recorded not in (None, source_hash(source)) and not self.trust_space_file:
+            raise UsageError(
+                f"{self.space_file}, which defines the search space of the job, is not the file "
+                f"with which the job was begun, and would be run. Put that file back; or look at "
+                f"this one, and give --trust_space_file to run it."
+            )
+        _log.warning("Running %s, which defines the search space of this job.", self.space_file)
+
+    def _recorded_space(self) -> str | None:
+        """The hash of the job's own file of a space, as it was when the job was begun."""
+        if self.config_file.exists():
+            return self.config().get(_SPACE_HASH)
+        if not self.space_file.exists():
+            return None
+        return source_hash(self.space_file.read_text(encoding="utf-8"))
 
     def keep_space(self, space: SearchSpace) -> None:
         """Keeps a copy of the file that defines the space of a job which begins here.
@@ -195,20 +241,16 @@ class Workdir:
         """
         if not self.config_file.exists():
             raise UsageError(f"{self.path} {self._NO_JOB}.")
-        config = read_json(self.config_file)
-        missing = _SETTINGS - set(config)
-        if missing:
-            raise FailureError(
-                f"{self.config_file} is damaged: {', '.join(sorted(missing))} are missing. "
-                "Restore it from a copy."
-            )
-        return config
+        config = read_fields(self.config_file, self._CONFIG_REMEDY)
+        _check_config(config)
+        return dict(config.items())
 
 
 class _FinetunedWorkdir(Workdir):
     """The folder of a fine-tuned subnet, within that of its job."""
 
     _NO_JOB = "holds no fine-tuned subnet. Run ofa-finetune first"
+    _CONFIG_REMEDY = "Remove the folder and run ofa-finetune again."
     _GO_ON = (
         "Give the same settings to go on with it, remove the folder to begin anew, or let the "
         "recipe change with --allow_recipe_change"
@@ -218,6 +260,40 @@ class _FinetunedWorkdir(Workdir):
 def _part_of_name(text: str) -> str:
     """A text, such as the serial or address of a phone, as a part of a file's name."""
     return re.sub(r"[^\w.-]+", "-", text)
+
+
+def _check_config(config: Fields) -> None:
+    """Raises FailureError where a setting is missing, or is nothing that the commands can use."""
+    missing = config.missing(_SETTINGS)
+    if missing:
+        raise config.error(f"{', '.join(missing)} are missing")
+    config.text("space")
+    if not config.texts("class_names"):
+        raise config.error("class_names is empty")
+    config.number("eval_crop", 0, 1)
+    config.whole("calibration_images", 1)
+    config.text_or_none("init")
+    config.text_or_none(_SPACE_HASH)
+    if "data" in config:
+        data = config.fields("data")
+        for name in ("dataset", "data_dir", "train_split", "test_split", "tfds_dir"):
+            data.text_or_none(name)
+        if "num_validation" in data:
+            data.whole("num_validation")
+        if "flip" in data:
+            data.truth("flip")
+        data.whole("seed")
+    recipe = config.fields("recipe")
+    recipe.fields_or_empty("augmentation")
+    recipe.fields_or_empty("arch")
+    phases = [] if recipe.missing(["phases"]) else recipe.several("phases")
+    if not phases and not recipe.missing(["phases"]):
+        raise recipe.error("recipe.phases is empty")
+    for phase in phases:
+        phase.text("name")
+        missing = phase.missing(name for name, _ in phases[0].items())
+        if missing:
+            raise phase.error(f"a phase lacks {', '.join(missing)}, which the first one has")
 
 
 def _recipe_and_others(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -43,20 +43,23 @@ def test_what_is_missing_is_named(job):
     with pytest.raises(UsageError, match=r"search\.json is missing\. Run ofa-search first"):
         job.chosen_subnets()
     job.workdir.search_result.write_text("[]")
-    with pytest.raises(FailureError, match=r"search\.json is damaged"):
+    with pytest.raises(FailureError, match=r"search\.json could not be read as JSON: exp"):
         job.chosen_subnets()
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"name": None}, "subnet 2: name is missing"),
-        ({"predicted_accuracy": None}, "subnet 2: predicted_accuracy is missing"),
-        ({"predicted_accuracy": "high"}, "subnet 2: predicted_accuracy is 'high'"),
-        ({"arch": None}, "subnet 2: arch is missing"),
-        ({"arch": []}, r"subnet 2: arch is \[\]"),
-        ({"arch": {"d": [2]}}, r"subnet 2: An arch has the keys ks, e, d and r .* missing: "),
-        ({"arch": SUBNET["arch"] | {"r": 31}}, "subnet 2: resolution of ofa_mbv3_tiny at the inp"),
+        ({"name": None}, r"subnets\[1\].name is missing"),
+        ({"predicted_accuracy": None}, r"subnets\[1\].predicted_accuracy is missing"),
+        ({"predicted_accuracy": "high"}, r"subnets\[1\].predicted_accuracy is no number but 'hi"),
+        ({"arch": None}, r"subnets\[1\].arch is missing"),
+        ({"arch": []}, r"subnets\[1\].arch is no object but \[\]"),
+        ({"arch": {"d": [2]}}, r"subnets\[1\].arch: An arch has the keys ks, e, d and r .*sing: "),
+        (
+            {"arch": SUBNET["arch"] | {"r": 31}},
+            r"subnets\[1\].arch: resolution of ofa_mbv3_tiny",
+        ),
     ],
 )
 def test_a_subnet_that_lacks_what_is_read_is_named(job, changes, said):
@@ -66,9 +69,42 @@ def test_a_subnet_that_lacks_what_is_read_is_named(job, changes, said):
         job.chosen_subnets()
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "..",
+        "../../evil",
+        "a/b",
+        "",
+        " ",
+        ".hidden",
+        "-rf",
+        "a\0b",
+        "a\x1b[31mb",
+        "a\u202eb",
+        "x" * 300,
+    ],
+)
+def test_a_name_that_leads_elsewhere_is_refused(job, name):
+    """It becomes a folder of ofa-export and of ofa-finetune, and is printed."""
+    write_json(job.workdir.search_result, {"subnets": [SUBNET | {"name": name}]})
+    for read in (job.chosen_subnets, lambda: job.chosen_subnet(name), lambda: job.finetuned(name)):
+        with pytest.raises(
+            FailureError, match=r"subnets\[0\].name is called .*, but a name "
+        ) as error:
+            read()
+        assert str(error.value).isprintable()
+
+
+def test_two_subnets_of_one_name(job):
+    write_json(job.workdir.search_result, {"subnets": [SUBNET, SUBNET]})
+    with pytest.raises(FailureError, match="it has two subnets of one name"):
+        job.chosen_subnets()
+
+
 def test_a_subnet_that_is_none(job):
     write_json(job.workdir.search_result, {"subnets": [SUBNET]})
     assert job.chosen_subnets() == [SUBNET]
     write_json(job.workdir.search_result, {"subnets": [3]})
-    with pytest.raises(FailureError, match=r"subnet 1: this is no subnet\."):
+    with pytest.raises(FailureError, match=r"damaged: subnets\[0\] is no object but 3\."):
         job.chosen_subnets()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ofa_tf.errors import UsageError
-from ofa_tf.names import MAX_NAME_BYTES, check_name
+from ofa_tf.names import MAX_NAME_BYTES, check_name, printable
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,12 @@ def test_a_name_that_passes_is_one_entry_of_a_folder(tmp_path_factory, name):
     (folder / name).mkdir()
     assert os.listdir(folder) == [name]
     assert len(name.encode()) <= MAX_NAME_BYTES
+
+
+@given(st.text())
+def test_what_is_printed_has_lines_and_what_can_be_seen(text):
+    shown = printable(text)
+    assert all(line.isprintable() for line in shown.split("\n"))
+    assert shown.count("\n") == text.count("\n")
+    if all(line.isprintable() for line in text.split("\n")):
+        assert shown == text

@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 # A room may import rooms of a lower floor only, never one of its own floor.
 FLOORS = (
-    ("errors", "files", "locks", "names", "quiet", "version"),
+    ("errors", "fields", "files", "locks", "names", "quiet", "version"),
     ("spaces",),
     ("layers",),
     ("models", "data", "workdir"),

@@ -193,6 +193,11 @@ def writes_job(command: Callable[..., None]) -> Callable[..., None]:
 def define_workdir() -> None:
     flags.DEFINE_string("workdir", None, "Folder of the job; all results go there.")
     flags.register_validator("workdir", bool, "give the folder of the job, --workdir=DIR")
+    flags.DEFINE_bool(
+        "trust_space_file",
+        False,
+        "Run the job's copy of the file that defines its search space, though it changed.",
+    )
 
 
 def define_target() -> None:
@@ -300,7 +305,7 @@ def read_labels(num_classes: int, any_number: bool = False) -> tuple[str, ...]:
 
 
 def workdir() -> Workdir:
-    return Workdir(FLAGS.workdir)
+    return Workdir(FLAGS.workdir, FLAGS.trust_space_file)
 
 
 def latency_file(workdir: Workdir) -> pathlib.Path:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from ofa_tf.cli import common, recipe_flags
-from ofa_tf.errors import UsageError
+from ofa_tf.errors import FailureError, UsageError
 from ofa_tf.job import Job
-from ofa_tf.workdir import Workdir
+from ofa_tf.workdir import CONFIG_REMEDY, Workdir
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -106,7 +106,12 @@ def _adopt_recipe(job: Job) -> None:
     recipe = job.config["recipe"]  # an imported job's is only where it is from
     for name, value in (recipe | recipe.get("augmentation", {})).items():
         if name in FLAGS:
-            FLAGS.set_default(name, value)
+            try:
+                FLAGS.set_default(name, value)
+            except flags.Error as error:
+                raise FailureError(
+                    f"{job.workdir.config_file} is damaged: recipe: {error}. {CONFIG_REMEDY}"
+                ) from error
 
 
 def _recipe(job: Job, arch: Arch) -> Recipe:
@@ -124,7 +129,8 @@ def _recipe(job: Job, arch: Arch) -> Recipe:
 
 def _tell(name: str, accuracies: dict[str, float], folder: Workdir) -> None:
     percents = ", ".join(f"{100 * value:.2f} % {when}" for when, value in accuracies.items())
-    print(f"{name}: {percents}, on held-out images; the weights are in {folder.checkpoints}.")
+    where = f"the weights are in {folder.checkpoints}."
+    print(f"{name}: {percents}, on held-out images; {where}")
 
 
 def main() -> None:

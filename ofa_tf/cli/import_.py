@@ -22,6 +22,11 @@ from ofa_tf.quiet import import_tensorflow
 FLAGS = flags.FLAGS
 
 _PUBLISHED = "published"
+# What to do about a file of other classes, in a job with images and in one without.
+_NEW_HEAD = (
+    "give --new_head to leave its classifier out and make one for the classes of your images"
+)
+_LABELS = "give --labels=FILE, with the names of these {theirs} classes"
 _NUM_CLASSES = 1000  # of the published networks
 
 
@@ -132,7 +137,12 @@ def _supernet(space, num_classes: int, path: pathlib.Path):
     keras.utils.set_random_seed(FLAGS.seed)
     supernet = Supernet(space, num_classes)
     try:
-        load_checkpoint(supernet, path, with_classifier=not FLAGS.new_head)
+        load_checkpoint(
+            supernet,
+            path,
+            with_classifier=not FLAGS.new_head,
+            classes_remedy=_NEW_HEAD if FLAGS.data_dir or FLAGS.dataset else _LABELS,
+        )
     except UsageError as error:
         if FLAGS.checkpoint != _PUBLISHED:
             raise

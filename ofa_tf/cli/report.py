@@ -21,9 +21,10 @@ from absl import flags
 
 from ofa_tf.cli import common
 from ofa_tf.errors import FailureError, UsageError
-from ofa_tf.files import read_json, write_bytes, write_json
+from ofa_tf.fields import read_fields
+from ofa_tf.files import write_bytes, write_json
 from ofa_tf.job import Job
-from ofa_tf.workdir import Workdir
+from ofa_tf.workdir import SEARCH_REMEDY, Workdir
 
 if TYPE_CHECKING:
     from ofa_tf.report.page import Predicted
@@ -84,9 +85,11 @@ def _predict_there(job: Job, rows: list[dict[str, Any]]) -> None:
         UsageError: there is no latency table of that, or it does not answer for a subnet.
     """
     table = job.latency_table(**common.measured_so())
-    settings = read_json(job.workdir.search_result).get("settings", {})
-    searched = settings.get("tables", {}).get("latency_ms")
-    of_another = searched is not None and common.latency_file(job.workdir).name not in searched
+    search = read_fields(job.workdir.search_result, SEARCH_REMEDY)
+    tables = search.fields_or_empty("settings").fields_or_empty("tables")
+    of_another = "latency_ms" in tables and (
+        common.latency_file(job.workdir).name not in tables.fields("latency_ms")
+    )
     for row in rows:
         row["predicted_latency_ms"] = float(table(table.space.encode([row["arch"]]))[0])
         row["precision"] = table.precision

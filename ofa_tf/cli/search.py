@@ -28,6 +28,7 @@ from absl import flags
 from ofa_tf.cli import common, evaluations, predictor
 from ofa_tf.cli.search_inputs import Inputs, gather
 from ofa_tf.files import read_json, write_json
+from ofa_tf.workdir import SEARCH_REMEDY
 
 if TYPE_CHECKING:
     from ofa_tf.search import AccuracyPredictor, Candidate, Scenario, SearchResult
@@ -78,7 +79,7 @@ def search() -> None:
     if inputs.job:
         predictor.adopt_settings(inputs.job)
     settings = _settings(inputs)
-    found = read_json(result_file) if result_file.exists() else None
+    found = read_json(result_file, SEARCH_REMEDY) if result_file.exists() else None
     if isinstance(found, dict) and found.get("settings") == settings:
         common.log.info("The search is done already: %s", result_file)
         return

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+from ofa_tf.names import printable
+
 # All that cannot be printed but what progress bars move the cursor with: names and messages of
 # others may hold it.
 _KEPT = re.compile(r"(\n|\r|\t|\x1b\[A)")
@@ -75,8 +77,4 @@ def outlets() -> Iterator[Outlet]:
 def _plain(text: str) -> str:
     if text.isprintable():
         return text
-    return "".join(part if _KEPT.fullmatch(part) else _escaped(part) for part in _KEPT.split(text))
-
-
-def _escaped(text: str) -> str:
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return "".join(part if _KEPT.fullmatch(part) else printable(part) for part in _KEPT.split(text))

@@ -16,10 +16,25 @@ import tensorflow as tf
 from ofa_tf.errors import FailureError, UsageError
 from ofa_tf.export.formats import FORMS
 from ofa_tf.export.interface import Interface
+from ofa_tf.fields import Fields
 from ofa_tf.files import read_json, write_json
 from ofa_tf.spaces import Arch, Blueprint, SearchSpace
 
 CARD = "card.json"
+
+# What tables and checks take of a file's entry, where it is there.
+_NUMBERS = {
+    "accuracy",
+    "accuracy_drop",
+    "arena_bytes",
+    "bytes",
+    "delegate_partitions",
+    "keras_agreement",
+    "num_images",
+    "ops",
+    "relative_deviation",
+    "supernet_agreement",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,7 +190,13 @@ def now() -> str:
 
 
 def _is_intact(folder: pathlib.Path, entry: Any) -> bool:
+    """Whether a file is as its entry says; no other of whoever wrote the card is looked at."""
     try:
-        return entry.items() >= describe_file(folder / entry["file"]).items()
-    except (OSError, AttributeError, KeyError, TypeError):
+        fields = Fields(entry, folder / CARD, "")
+        file = folder / fields.name("file")
+        for key in _NUMBERS & entry.keys():
+            fields.number_or_none(key)
+        fields.named_numbers("ops_outside")
+        return entry.items() >= describe_file(file).items()
+    except (OSError, FailureError):
         return False

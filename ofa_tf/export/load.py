@@ -15,7 +15,7 @@ from ofa_tf.export.formats import FORMATS
 from ofa_tf.export.interface import Interface
 from ofa_tf.export.keras_file import load_keras_file
 from ofa_tf.export.plan_file import BLUEPRINT, NET_CONFIG, RUN_CONFIG, plan_file, read_plan
-from ofa_tf.files import read_json
+from ofa_tf.fields import read_fields
 from ofa_tf.interop import download_specialized, load_specialized, read_net_config
 from ofa_tf.models import build_subnet, copy_weights
 from ofa_tf.spaces import Blueprint
@@ -124,15 +124,14 @@ def _read_normalization(
     path: pathlib.Path, plan: Blueprint
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """What the card says, once it is known to be the card of this network."""
-    card = read_json(path)
-    try:
-        described = [card[key] for key in ("resolution", "macs", "params")]
-        normalization = card["input"]["normalization"]
-        mean, std = (tuple(map(float, normalization[key])) for key in ("mean", "std"))
-    except (KeyError, TypeError, ValueError) as error:
-        raise FailureError(
-            f"{path} is no card of an exported subnet: {error}. Export the subnet again."
-        ) from error
+    card = read_fields(path, "Export the subnet again.")
+    described = [card.number(key) for key in ("resolution", "macs", "params")]
+    normalization = card.fields("input").fields("normalization")
+    mean, std = (normalization.numbers(key) for key in ("mean", "std"))
+    if len(mean) != 3 or len(std) != 3 or not all(value > 0 for value in std):
+        raise normalization.error(
+            f"mean and std are {list(mean)} and {list(std)}, not of 3 channels"
+        )
     if described != [plan.resolution, plan.macs, plan.params]:
         raise FailureError(
             f"{path} and the {plan_file(path.parent).name} beside it are of different networks. "

@@ -9,11 +9,12 @@ import dataclasses
 import json
 import pathlib
 
-from ofa_tf.errors import FailureError, UsageError
-from ofa_tf.files import read_json
+from ofa_tf.errors import UsageError, first_line
+from ofa_tf.fields import Fields, read_fields
 from ofa_tf.interop import read_net_config, to_net_config
 from ofa_tf.layers import BLOCK_LAYERS
 from ofa_tf.spaces import Blueprint
+from ofa_tf.spaces.blueprint import Block
 
 NET_CONFIG, RUN_CONFIG = "net.config", "run.config"
 BLUEPRINT = "blueprint.json"
@@ -49,17 +50,22 @@ def read_plan(folder: pathlib.Path) -> Blueprint:
     path = plan_file(folder)
     if path.name == NET_CONFIG:
         return read_net_config(path)
-    fields = read_json(path)
+    fields = read_fields(path, "Export the subnet again.")
+    blocks = tuple(map(_read_block, fields.several("blocks")))
+    plan = fields.record(Blueprint, blocks=blocks)
     try:
-        blocks = tuple(_KINDS[block.pop("kind")](**block) for block in fields.pop("blocks"))
-        plan = Blueprint(blocks=blocks, **fields)
         # Another value of a field would be found by what is made of it.
         _ = plan.macs, plan.params, plan.num_classes
-    except (AttributeError, IndexError, KeyError, TypeError) as error:
-        raise FailureError(
-            f"{path} is damaged: {type(error).__name__}: {error}. Export the subnet again."
-        ) from error
+    except (ArithmeticError, AttributeError, IndexError) as error:
+        raise fields.error(f"its blocks are of no network: {first_line(error)}") from error
     return plan
+
+
+def _read_block(block: Fields) -> Block:
+    kind = block.text("kind")
+    if kind not in _KINDS:
+        raise block.error(f"{block.place('kind')} is {kind!r:.80}, none of {', '.join(_KINDS)}")
+    return block.record(_KINDS[kind], kind=None)
 
 
 def _as_json(plan: Blueprint) -> dict:

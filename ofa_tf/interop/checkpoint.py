@@ -21,14 +21,20 @@ _LISTED = 10  # keys of each kind in a message
 
 
 def load_checkpoint(
-    supernet: Supernet, path: str | os.PathLike, *, with_classifier: bool = True
+    supernet: Supernet,
+    path: str | os.PathLike,
+    *,
+    with_classifier: bool = True,
+    classes_remedy: str = "make the supernet with Supernet(space, num_classes={theirs})",
 ) -> None:
     """Reads a published supernet: every weight, statistic and kernel transform.
 
     Args:
         supernet: of the checkpoint's space.
-        path: holds a state_dict, bare or under that key, in any spelling that the reference reads.
+        path: holds a state_dict, bare or as training programs keep it, in any spelling that the
+            reference reads.
         with_classifier: False leaves the classifier as it is, for other classes.
+        classes_remedy: what a message says to do where the file is of `{theirs}` classes.
 
     Raises:
         UsageError: the file is no PyTorch file of tensors, a tensor is missing, surplus, of
@@ -42,8 +48,7 @@ def load_checkpoint(
         heads = {canonical(weight.tensor.key) for weight in weights if weight.tensor.is_classifier}
         weights = [weight for weight in weights if not weight.tensor.is_classifier]
         found = {key: value for key, value in found.items() if canonical(key) not in heads}
-    remedy = "make the supernet with Supernet(space, num_classes={theirs})"
-    _assign(weights, found, f"{path} and {supernet.space.name}", remedy)
+    _assign(weights, found, f"{path} and {supernet.space.name}", classes_remedy)
 
 
 def save_checkpoint(supernet: Supernet, path: str | os.PathLike) -> None:

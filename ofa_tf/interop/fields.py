@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 from ofa_tf.errors import UsageError
 
+_MOST = 1_000_000  # channels, or whatever a network has of anything
 _REQUIRED = object()  # the default of a key that has none
 
 
@@ -58,12 +59,12 @@ class Fields:
         return [Fields(f"{self.place}: {key}[{i}]", value) for i, value in enumerate(values)]
 
     def whole(self, key: str, default: Any = _REQUIRED) -> Any:
-        """A whole number of at least 1; where `default` is None, None too."""
+        """A whole number from 1 to a million; where `default` is None, None too."""
         value = self._take(key, default)
         if value is None and default is None:
             return None
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            self.refuse(key, value, "it has to be a whole number of at least 1")
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MOST:
+            self.refuse(key, value, f"it has to be a whole number from 1 to {_MOST}")
         return value
 
     def kernel(self) -> int:

@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
 import pathlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ofa_tf.errors import UsageError
+from ofa_tf.fields import is_number
+from ofa_tf.interop.yaml_text import read_yaml_text
 from ofa_tf.spaces import SearchSpace, get_space, list_spaces
 from ofa_tf.spaces.blueprint import Block, InvertedResidual
 
 _NUM_NAMED = 3  # missing keys that an error names
+_MOST_BYTES = 10_000_000  # of a file; those that are published have 15 thousand
+_MOST_MS = 1e7  # nearly three hours, which no block takes
 
 # The published names of the layers before and after the blocks.
 _MOBILENET_V3 = {
@@ -125,10 +128,10 @@ def _read_file(path: pathlib.Path) -> _File:
     import yaml
 
     try:
-        content = yaml.load(path.read_bytes(), _strict_loader())
+        content = yaml.load(read_yaml_text(path, _MOST_BYTES), _strict_loader())
     except (OSError, ValueError, yaml.YAMLError) as error:
-        said = " ".join(str(error).split())  # YAML's errors have several lines
-        raise UsageError(f"The latency table {path} cannot be read: {said}") from error
+        said = " ".join(str(error).split()).rstrip(".")  # YAML's errors have several lines
+        raise UsageError(f"The latency table {path} cannot be read: {said}.") from error
     if not isinstance(content, dict):
         raise UsageError(f"{path} is no latency table: it has no entries by block.")
     means = {str(key): _mean(path, key, entry) for key, entry in content.items()}
@@ -150,7 +153,9 @@ def _strict_loader() -> type:
             seen = set()
             for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
                 if key.value in seen:
-                    raise ValueError(f"line {key.start_mark.line + 1}: {key.value} is there twice")
+                    raise ValueError(
+                        f"line {key.start_mark.line + 1}: {key.value:.200} is there twice"
+                    )
                 seen.add(key.value)
             return super().construct_mapping(node, deep)
 
@@ -159,11 +164,10 @@ def _strict_loader() -> type:
 
 def _mean(path: pathlib.Path, key: Any, entry: Any) -> float:
     mean = entry.get("mean") if isinstance(entry, dict) else None
-    is_number = isinstance(mean, (int, float)) and not isinstance(mean, bool)
-    if not (is_number and math.isfinite(mean) and mean > 0):
+    if not (is_number(mean) and 0 < mean <= _MOST_MS):
         raise UsageError(
-            f"The latency table {path} needs a mean that is a positive number of ms at {key!r}, "
-            f"not {mean!r}."
+            f"The latency table {path} needs a mean that is a positive number of ms, up to "
+            f"{_MOST_MS:g}, at {key!r:.200}, not {mean!r:.80}."
         )
     return float(mean)
 

@@ -5,13 +5,13 @@ What a Blueprint cannot hold is refused, never dropped.
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from ofa_tf.errors import UsageError
+from ofa_tf.errors import FailureError, UsageError
+from ofa_tf.files import read_json
 from ofa_tf.interop.fields import Fields
 from ofa_tf.spaces import Blueprint, blueprint
 from ofa_tf.spaces.blueprint import make_divisible
@@ -297,9 +297,9 @@ def _check_shortcut(layer: Fields, block: blueprint.Block, shortcut: bool) -> No
 
 def _read_json(path: pathlib.Path) -> Any:
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path} could not be read as JSON: {error}.") from error
+        return read_json(path, "Give another file, or download it again.")
+    except FailureError as error:
+        raise UsageError(str(error)) from error
 
 
 def _resolution_beside(path: pathlib.Path) -> int:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import mobile_bench
 from ofa_tf.errors import FailureError, UsageError
-from ofa_tf.files import read_json
+from ofa_tf.fields import Fields, read_fields
 from ofa_tf.spaces import SearchSpace
 from ofa_tf.workdir import Workdir
 
@@ -139,24 +139,19 @@ def _exported(workdir: Workdir, space: SearchSpace, subnet: dict) -> dict[str, _
     path = folder / "card.json"
     if not path.exists():
         raise UsageError(f"{path} is missing. Run ofa-export first.")
-    card = read_json(path)
-    try:
-        arch = card["arch"]
-        files = {
-            name: _Exported(folder / file["file"], int(file["bytes"]), float(file["accuracy"]))
-            for name, file in card["files"].items()
-        }
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise FailureError(
-            f"{path} is damaged: it does not tell the arch, or name, bytes and accuracy of each "
-            f"file. Run ofa-export again."
-        ) from error
-    if arch != space.arch(subnet["arch"]).to_dict():
+    card = read_fields(path, "Run ofa-export again.")
+    entries = card.fields("files")
+    files = {name: _exported_file(folder, entries.fields(name)) for name, _ in entries.items()}
+    if dict(card.fields("arch").items()) != space.arch(subnet["arch"]).to_dict():
         raise UsageError(
             f"{path} is of another arch than {workdir.search_result} has now. Run ofa-export "
             f"again, and mobile-bench."
         )
     return files
+
+
+def _exported_file(folder: pathlib.Path, entry: Fields) -> _Exported:
+    return _Exported(folder / entry.name("file"), entry.whole("bytes"), entry.number("accuracy"))
 
 
 def file_sha256(path: pathlib.Path) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ofa_tf.names import printable
+
 _MISSING = "-"
+_IN_MARKDOWN = re.compile(r"[\\`*\[\]<>|&]")  # what makes links, HTML and columns of a name
 
 
 class _Column(NamedTuple):
@@ -93,7 +97,7 @@ def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
     columns, cells = _cells(_COLUMNS, rows)
     heads = ["subnet", *(f"{c.group.replace(' (', f' {c.head} (') or c.head}" for c in columns)]
     rule = [":--", *("--:" for _ in columns)]
-    escaped = ([cell.replace("|", "\\|") for cell in row] for row in cells)
+    escaped = ([_IN_MARKDOWN.sub(r"\\\g<0>", cell) for cell in row] for row in cells)
     return "\n".join(f"| {' | '.join(row)} |" for row in (heads, rule, *escaped))
 
 
@@ -113,7 +117,11 @@ def _cells(
     latencies = [_value(row, c) for row in rows for c in columns if c.group == _LATENCY]
     if any(value is not None and value < 1 for value in latencies):
         columns = [c._replace(decimals=3) if c.group == _LATENCY else c for c in columns]
-    return columns, [[str(row["name"]), *(_text(row, c) for c in columns)] for row in rows]
+    return columns, [[_name(row), *(_text(row, c) for c in columns)] for row in rows]
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return printable(str(row["name"])).replace("\n", r"\n")
 
 
 def _value(row: Mapping[str, Any], column: _Column) -> float | None:

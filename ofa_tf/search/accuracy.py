@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ofa_tf.errors import UsageError
-from ofa_tf.files import atomic_path
+from ofa_tf.errors import UsageError, first_line
+from ofa_tf.fields import Fields
+from ofa_tf.files import atomic_path, parse_json
 from ofa_tf.interop import is_published_predictor
 from ofa_tf.search.accuracy_fitting import fit_network, report_on, split
 from ofa_tf.search.dense_network import DenseNetwork, Layers
@@ -171,15 +172,20 @@ class AccuracyPredictor:
             return cls._load_published(path, space)
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                head = json.loads(str(arrays["head"]))
+                head = Fields(parse_json(str(arrays["head"])), path, "", "head", ValueError)
                 pairs = range((len(arrays.files) - 1) // 2)
                 layers = iter([(arrays[f"kernel{i}"], arrays[f"bias{i}"]) for i in pairs])
                 # The first format had one member and did not say so.
-                counts = head.get("layers", [len(pairs)])
-                members = tuple(tuple(itertools.islice(layers, count)) for count in counts)
-                name, report, known = head["space"], head["report"], head["format"] in _FORMATS
+                counts = head.numbers("layers") if "layers" in head else [len(pairs)]
+                members = tuple(tuple(itertools.islice(layers, int(count))) for count in counts)
+                name, known = head.text("space"), head.text("format") in _FORMATS
+                report = _read_report(head.fields("report"))
         except Exception as error:  # NumPy and zipfile raise many kinds for damaged files
-            raise UsageError(f"{path} is no accuracy predictor: {error}.") from error
+            said = first_line(error).rstrip(".")
+            raise UsageError(
+                f"{path} is no accuracy predictor: {said}. Make it anew with ofa-predictor, or "
+                f"give another file."
+            ) from error
         if space is not None and name != space.name:
             raise UsageError(f"{path} is the accuracy predictor of {name}, not of {space.name}.")
         space = space or built_in_space(name)
@@ -197,10 +203,22 @@ class AccuracyPredictor:
         return cls(space, (layers,), {"source": f"published file {pathlib.Path(path).name}"})
 
 
+def _read_report(report: Fields) -> dict[str, Any]:
+    """A report as `AccuracyPredictor.fit` made it, so far as it tells."""
+    for key in ("rmse", "mae", "kendall", "spearman", "n_held_out"):
+        report.number_or_none(key)
+    if "spreads" in report:
+        report.numbers("spreads")
+    report.text_or_none("warning")
+    return dict(report.items())
+
+
 def _fit_together(layers: Layers, space: SearchSpace) -> bool:
     """Whether the layers lead from the features of a code to one number, all finite."""
     width = space.one_hot(space.encode([space.max()])).shape[1]
     for kernel, bias in layers:
+        if not all(each.dtype.kind == "f" for each in (kernel, bias)):
+            return False
         if kernel.ndim != 2 or len(kernel) != width or bias.shape != kernel.shape[1:]:
             return False
         if not np.isfinite(kernel).all() or not np.isfinite(bias).all():

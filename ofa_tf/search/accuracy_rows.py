@@ -170,7 +170,8 @@ def _checked(space: SearchSpace, row: dict[str, Any], place: str) -> tuple[int, 
         raise UsageError(f"{place}: this is no index with an arch; remove the line.")
     if type(accuracy) not in (int, float) or not 0 <= accuracy <= 1:
         raise UsageError(
-            f"{place}: an accuracy is a number between 0 and 1, not {accuracy!r}; remove the line."
+            f"{place}: an accuracy is a number between 0 and 1, not {accuracy!r:.80}; remove the "
+            "line."
         )
     try:
         return index, space.arch(row["arch"]), float(accuracy)

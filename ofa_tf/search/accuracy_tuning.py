@@ -16,9 +16,10 @@ import keras_tuner
 import numpy as np
 from keras_tuner.engine.trial import Trial
 
-from ofa_tf.errors import FailureError, UsageError
+from ofa_tf.errors import UsageError
 from ofa_tf.search.accuracy import AccuracyPredictor
 from ofa_tf.search.accuracy_fitting import ENOUGH, split
+from ofa_tf.search.tuner_files import damage_told
 from ofa_tf.spaces import Arch, SearchSpace
 
 _VALIDATION = 0.25  # of the archs that are fitted on, in each of several splits
@@ -57,6 +58,7 @@ def tune_fit(
 
     Raises:
         UsageError: fewer than 50 archs.
+        FailureError: what is in the folder is damaged.
     """
     if len(archs) < ENOUGH:
         raise UsageError(
@@ -91,7 +93,8 @@ def _tuner(folder: pathlib.Path, trials: int, seed: int) -> _Tuner:
     """The tuner of a project, which goes on if there is one."""
     space = keras_tuner.HyperParameters()
     _settings(space)
-    try:
+    remedy = f"Remove the folder {folder} to tune anew."
+    with damage_told(folder, remedy, lambda trial: _settings(trial.hyperparameters)):
         return _Tuner(
             hyperparameters=space,
             objective=keras_tuner.Objective("rmse", "min"),
@@ -100,10 +103,6 @@ def _tuner(folder: pathlib.Path, trials: int, seed: int) -> _Tuner:
             directory=str(folder.parent),
             project_name=folder.name,
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise FailureError(
-            f"The tuning in {folder} can neither go on nor begin: {error}. Remove the folder."
-        ) from error
 
 
 class _Tuner(keras_tuner.RandomSearch):

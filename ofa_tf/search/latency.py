@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
 import os
 import pathlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ofa_tf.errors import UsageError
-from ofa_tf.files import write_json
+from ofa_tf.errors import FailureError, UsageError
+from ofa_tf.fields import Fields, is_number
+from ofa_tf.files import read_json, write_json
 from ofa_tf.search.latency_correction import GROUPINGS
 from ofa_tf.spaces import BlockCosts, SearchSpace, built_in_space
 from ofa_tf.spaces.blueprint import Block
 
 _FORMAT = "ofa_tf latency table 3"
+_REMEDY = "Measure it anew, or choose another file."
+_MOST_MS = 1e7  # nearly three hours, which no network takes
+_MOST_BLOCKS = 1000  # of the slowest kind, which no network has
 
 
 def distinct_blocks(
@@ -121,22 +124,26 @@ class LatencyTable:
 
     def _check_numbers(self) -> None:
         for key, ms in {**self.block_ms, "slope": self.slope}.items():
-            if not (_is_number(ms) and ms > 0):
-                raise UsageError(f"A latency table needs positive numbers; {key} is {ms!r}.")
+            if not (is_number(ms) and 0 < ms <= _MOST_MS):
+                raise UsageError(
+                    f"A latency table needs positive numbers up to {_MOST_MS:g}; {key} is {ms!r}."
+                )
         for name, ms in {"overhead_ms": self.overhead_ms, "constant_ms": self.constant_ms}.items():
-            if not _is_number(ms):
-                raise UsageError(f"A latency table needs finite numbers; {name} is {ms!r}.")
+            if not (is_number(ms) and 0 <= ms <= _MOST_MS):
+                raise UsageError(
+                    f"A latency table needs numbers from 0 to {_MOST_MS:g}; {name} is {ms!r}."
+                )
         if self.grouping not in GROUPINGS:
             raise UsageError(f"grouping is one of {', '.join(GROUPINGS)}, not {self.grouping!r}.")
         for kind, slope in self.slopes.items():
-            if not (_is_number(slope) and slope >= 0):
-                raise UsageError(f"A slope is zero or more; that of {kind} is {slope!r}.")
+            if not (is_number(slope) and 0 <= slope <= _MOST_MS):
+                raise UsageError(f"A slope is from 0 to {_MOST_MS:g}; that of {kind} is {slope!r}.")
         for resolution, latencies in self.by_resolution.items():
             for key, ms in latencies.items():
-                if not (_is_number(ms) and ms >= 0):
+                if not (is_number(ms) and 0 <= ms <= _MOST_MS):
                     raise UsageError(
-                        f"A latency table needs positive numbers; {key} at {resolution} pixels is "
-                        f"{ms!r}."
+                        f"A latency table needs numbers from 0 to {_MOST_MS:g}; {key} at "
+                        f"{resolution} pixels is {ms!r}."
                     )
 
     def _blocks_at(self, resolution: int) -> dict[str, tuple[Block, float]]:
@@ -198,38 +205,78 @@ class LatencyTable:
         if path.is_dir() or path.suffix in (".yaml", ".yml"):
             return cls._load_published(path, space)
         try:
-            table = cls._from_fields(_read_fields(path), space)
+            values = read_json(path, kind=dict)
+            table = cls._from_fields(Fields(values, "it", "", error_type=ValueError), space)
+            table._check_plausible()
             if precision is not None and table.precision != precision:
                 raise ValueError(f"it is of {table.precision} models, not of {precision}.")
             if form is not None and table.form != form:
                 raise ValueError(f"it is of models in the {table.form} form, not the {form} one.")
             return table
-        except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except (FailureError, ValueError) as error:
             raise UsageError(
-                f"The latency table {path} cannot be used: {_said(error)} Measure it anew, or "
-                f"choose another file."
+                f"The latency table {path} cannot be used: {str(error).strip().rstrip('.')}. "
+                f"{_REMEDY}"
             ) from error
 
     @classmethod
-    def _from_fields(cls, fields: dict[str, Any], space: SearchSpace | None) -> LatencyTable:
+    def _from_fields(cls, fields: Fields, space: SearchSpace | None) -> LatencyTable:
         """The table of a file's content, for the resolutions that both it and the space have."""
-        if fields.pop("format") != _FORMAT:
+        if fields.text("format") != _FORMAT:
             raise ValueError("it is no latency table, or of another version.")
-        name, answered = fields.pop("space"), fields.pop("space_resolutions")
+        name, answered = fields.text("space"), fields.numbers("space_resolutions")
         space = space or built_in_space(name)
         if name != space.name:
             raise ValueError(f"it is of {name}, not of {space.name}.")
         kept = [side for side in space.resolutions if side in answered]
         if not kept:
-            raise ValueError(f"it is for {answered} pixels, not for {list(space.resolutions)}.")
+            raise ValueError(
+                f"it is for {list(answered)} pixels, not for {list(space.resolutions)}."
+            )
         if len(kept) < len(space.resolutions):
             space = space.restrict(resolutions=kept)
-        fields["resolutions"] = tuple(fields["resolutions"])
-        fields["rows"] = tuple(fields["rows"])
-        fields["by_resolution"] = {
-            int(resolution): latencies for resolution, latencies in fields["by_resolution"].items()
-        }
-        return cls(space=space, **fields)
+        by_resolution = fields.fields("by_resolution")
+        return cls(
+            space=space,
+            num_classes=fields.whole("num_classes", 1),
+            resolutions=tuple(map(int, fields.numbers("resolutions"))),
+            block_ms=fields.named_numbers("block_ms"),
+            overhead_ms=fields.number("overhead_ms"),
+            slope=fields.number("slope"),
+            constant_ms=fields.number("constant_ms"),
+            grouping=fields.text("grouping"),
+            slopes=fields.named_numbers("slopes"),
+            precision=fields.text("precision"),
+            form=fields.text("form"),
+            setup=dict(fields.fields("setup").items()),
+            report=dict(fields.fields("report").items()),
+            rows=tuple(dict(row.items()) for row in fields.several("rows")),
+            by_resolution={
+                _pixels(resolution): by_resolution.named_numbers(resolution)
+                for resolution, _ in by_resolution.items()
+            },
+        )
+
+    def _check_plausible(self) -> None:
+        """Raises UsageError where what a table would predict is no latency."""
+        at_each = [self.block_ms, *self.by_resolution.values()]
+        slowest = max(ms for latencies in at_each for ms in latencies.values())
+        if not self.overhead_ms < slowest:
+            raise UsageError(
+                f"overhead_ms, of a model that does next to nothing, is {self.overhead_ms:g}, but "
+                f"the slowest block takes {slowest:g}."
+            )
+        if not self.constant_ms <= _MOST_BLOCKS * slowest:
+            raise UsageError(
+                f"constant_ms, which a model takes besides its blocks, is {self.constant_ms:g}, "
+                f"but the slowest block takes {slowest:g}."
+            )
+        (least, code), most = self.minimum(), self._costs.ceiling() + self.constant_ms
+        if not 0 < least <= most <= _MOST_MS:
+            raise UsageError(
+                f"it predicts from {least:g} ms, for {self.space.decode(code[None])[0].to_json()}, "
+                f"to {most:g}; a latency is above 0 and up to {_MOST_MS:g} ms."
+            )
 
     @classmethod
     def _load_published(cls, path: pathlib.Path, space: SearchSpace | None) -> LatencyTable:
@@ -263,27 +310,7 @@ def _curves(
     }
 
 
-def _read_fields(path: pathlib.Path) -> dict[str, Any]:
-    """The content of a JSON file. Raises ValueError where a key is there twice."""
-
-    def without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in found:
-                raise ValueError(f"{key} is there twice, as {found[key]!r} and as {value!r}.")
-            found[key] = value
-        return found
-
-    return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=without_repetition)
-
-
-def _said(error: Exception) -> str:
-    """What an error says, as a sentence."""
-    if isinstance(error, KeyError):
-        return f"it has no {error.args[0]}."
-    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    return text if text.endswith(".") else f"{text}."
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
+def _pixels(key: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,6}", key):
+        raise ValueError(f"by_resolution has {key!r:.80}, which is no number of pixels.")
+    return int(key)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
 import pathlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ofa_tf.errors import UsageError
+from ofa_tf.fields import Fields
 from ofa_tf.files import write_bytes
 from ofa_tf.search.rows import RowFile
 from ofa_tf.spaces import Blueprint
@@ -132,14 +132,16 @@ def round_latencies(
 def _checked(file: RowFile) -> list[Mapping[str, Any]]:
     """The rows of a file, if each has what is read from it."""
     for number, row in enumerate(file.rows, start=1):
-        whole = {"round", "model", "setup", "date", "reasons_invalid"} <= row.keys()
-        whole = whole and isinstance(row["setup"], dict)
-        whole = whole and isinstance(row["setup"].get("device", {}), dict)
-        if not whole or not all(_is_time(row.get(key)) for key in ("p5_us", "median_us")):
-            raise UsageError(
-                f"{file.path}, line {number}: this is no measurement, or its p5_us or median_us is "
-                f"no positive number; remove the line."
-            )
+        fields = Fields(row, file.path, "Remove the line.", f"line {number}", UsageError)
+        fields.whole("round")
+        fields.text("model")
+        fields.text("date")
+        fields.texts("reasons_invalid")
+        for key in ("p5_us", "median_us"):
+            if not fields.number(key) > 0:
+                raise fields.error(f"{fields.place(key)} is {row[key]}, no positive number")
+        setup = fields.fields("setup")
+        setup.fields_or_empty("device")
         _check_setup(file, row["setup"])
     return file.rows
 
@@ -149,19 +151,15 @@ def _check_setup(file: RowFile, setup: Mapping[str, Any]) -> None:
     first = file.rows[0]["setup"] if file.rows else setup
     if _what_counts(setup) != _what_counts(first):
         raise UsageError(
-            f"{file.path} has rows measured with {first}, this is {setup}; remove the file."
+            f"{file.path} has rows measured with {first!s:.500}, this is {setup}; remove the file."
         )
 
 
 def _what_counts(setup: Mapping[str, Any]) -> dict[str, Any]:
     """A setup without what may change on a phone: its connection, and which cores are on."""
-    device = setup.get("device", {})
+    device = setup.get("device") or {}
     kept = {name: device[name] for name in device.keys() - {"target", "core_max_khz"}}
     return {**setup, "device": kept}
-
-
-def _is_time(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value) and value > 0
 
 
 def _advance(

@@ -59,7 +59,8 @@ def evaluate_archs(
 def _check(row: dict[str, Any], place: str) -> None:
     """Raises UsageError, which names the place, where a row is none that `evaluate_archs` wrote."""
     kinds = {"num_images": int, "arch": str, "accuracy": float}
-    if not all(type(row.get(key)) is kind for key, kind in kinds.items()):
+    fits = all(type(row.get(key)) is kind for key, kind in kinds.items())
+    if not fits or not 0 <= row["accuracy"] <= 1:
         raise UsageError(f"{place}: this is no evaluated arch; remove the line.")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import pathlib
@@ -75,19 +74,23 @@ def _read(path: pathlib.Path, identity: dict[str, Any]) -> tuple[list[dict[str, 
     except OSError as error:
         raise FailureError(f"{path} could not be read: {error.strerror}.") from error
     whole = content[: content.rfind(b"\n") + 1]
-    lines = enumerate(whole.splitlines(), start=1)
+    lines = enumerate(whole.split(b"\n")[:-1], start=1)
     return [_parsed(f"{path}, line {number}", line, identity) for number, line in lines], len(whole)
 
 
 def _parsed(place: str, line: bytes, identity: dict[str, Any]) -> dict[str, Any]:
     try:
-        row = json.loads(line)
-        found = {key: row.pop(key) for key in identity}
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise UsageError(f"{place}: this is no row of ours; remove the line.") from error
+        row = parse_json(line)
+        if not isinstance(row, dict):
+            raise ValueError("it is no object")
+        if missing := sorted(identity.keys() - row.keys()):
+            raise ValueError(f"it has no {', '.join(missing)}")
+    except ValueError as error:
+        raise UsageError(f"{place}: this is no row of ours: {error}; remove the line.") from error
+    found = {key: row.pop(key) for key in identity}
     if found != identity:
         raise UsageError(
-            f"{place}: this row belongs to {found}, not to {identity}; "
+            f"{place}: this row belongs to {found!s:.300}, not to {identity}; "
             f"remove the file or choose another."
         )
     return row

@@ -27,9 +27,13 @@ from typing import Any, NamedTuple
 import yaml
 
 from ofa_tf.errors import UsageError
+from ofa_tf.interop.yaml_text import read_yaml_text
+from ofa_tf.names import check_name
 from ofa_tf.search.measures import MEASURES
 
 LATENCY = "latency_ms"
+_MOST_SCENARIOS = 1000  # each of which is searched for, exported and measured
+_MOST_BYTES = 100_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,-]*")
 
 
@@ -76,12 +80,14 @@ def read_scenarios(path: str | os.PathLike) -> Scenarios:
     """
     path = pathlib.Path(path)
     try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"The scenarios file {path} cannot be read: {error}.") from error
+        content = read_yaml_text(path, _MOST_BYTES, with_aliases=True)
+        root = yaml.compose(content, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UsageError(f"{path}, line {line}: this is no YAML: {error.problem}.") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        said = " ".join(str(error).split()).rstrip(".")  # YAML's errors have several lines
+        raise UsageError(f"The scenarios file {path} cannot be read: {said}.") from error
     return _Reader(path).read(root)
 
 
@@ -104,6 +110,8 @@ class _Reader:
                 if scenario.name in scenarios:
                     raise self._error(node, f"there is a scenario {scenario.name!r} already")
                 scenarios[scenario.name] = scenario
+                if len(scenarios) > _MOST_SCENARIOS:
+                    raise self._error(node, f"there are more than {_MOST_SCENARIOS} scenarios")
         return Scenarios(tables, tuple(scenarios.values()))
 
     def _tables(self, node: yaml.Node) -> dict[str, pathlib.Path]:
@@ -125,6 +133,13 @@ class _Reader:
         if not parts:
             raise self._error(node, f"a scenario needs a limit: {', '.join(known[1:])}")
         values = {measure: self._numbers(measure, value) for measure, value in parts.items()}
+        count = math.prod(map(len, values.values()))
+        if count > _MOST_SCENARIOS:
+            raise self._error(
+                node,
+                f"its values make {count:,} scenarios, a subnet each; a file has up to "
+                f"{_MOST_SCENARIOS}",
+            )
         combinations = [
             dict(zip(values, combination, strict=True))
             for combination in itertools.product(*values.values())
@@ -132,7 +147,11 @@ class _Reader:
         for limits in combinations:
             varied = {key: value for key, value in limits.items() if len(values[key]) > 1}
             parts_of_name = [name or "", scenario_name(varied if name else limits)]
-            yield Scenario("-".join(part for part in parts_of_name if part), limits)
+            full_name = "-".join(part for part in parts_of_name if part)
+            try:
+                yield Scenario(check_name(full_name, "the scenario"), limits)
+            except UsageError as error:
+                raise self._error(node, str(error).rstrip(".")) from error
 
     def _numbers(self, measure: str, node: yaml.Node) -> list[float]:
         nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]

@@ -12,6 +12,7 @@ from typing import Any
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import Trial, TrialStatus
 
+from ofa_tf.names import printable
 from ofa_tf.search.tuner_oracle import EvolutionOracle
 from ofa_tf.spaces import Arch
 
@@ -89,12 +90,12 @@ class SubnetTuner(BaseTuner):
 
     def results_summary(self, num_trials: int = 10) -> None:
         """Prints a line for each of the best trials: objective, measures and arch."""
-        print(f"Results in {self.project_dir}")
+        print(printable(f"Results in {self.project_dir}"))
         for trial in self._best_trials(num_trials):
             arch = self._own_oracle.arch(trial)
             numbers = {self.oracle.objective.name: trial.score} | self._own_oracle.measures(arch)
             text = ", ".join(f"{name} {number:.6g}" for name, number in numbers.items())
-            print(f"trial {trial.trial_id}: {text}, arch {arch.to_json()}")
+            print(printable(f"trial {trial.trial_id}: {text}, arch {arch.to_json()}"))
 
     def _best_trials(self, count: int) -> list[Trial]:
         # Where too few are completed, the oracle gives others as well.

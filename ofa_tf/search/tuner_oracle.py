@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,8 +16,10 @@ import numpy as np
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 from ofa_tf.errors import FailureError, UsageError
+from ofa_tf.fields import read_fields
 from ofa_tf.files import write_bytes
 from ofa_tf.search.evolution import Measure, evolve
+from ofa_tf.search.tuner_files import damage_told
 from ofa_tf.spaces import Arch, SearchSpace
 from ofa_tf.spaces.search_space import OFF
 
@@ -163,11 +166,11 @@ class EvolutionOracle(keras_tuner.Oracle):
     def get_state(self) -> dict[str, Any]:
         return super().get_state() | {"search": self._settings()}
 
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Raises UsageError if the state is of a search in another space or with other budgets."""
-        there, here = state.get("search", {}), self._settings()
+    def _check_search(self, there: Mapping[str, Any]) -> None:
+        """Raises UsageError if these are settings of another space or with other budgets."""
+        here = self._settings()
         different = [
-            f"{name} was {there.get(name)}, is {value}"
+            f"{name} was {there.get(name)!s:.200}, is {value}"
             for name, value in here.items()
             if there.get(name) != value
         ]
@@ -176,7 +179,6 @@ class EvolutionOracle(keras_tuner.Oracle):
                 f"{self._project_dir} holds another search: {'; '.join(different)}. Give another "
                 "project_name, or overwrite=True to begin anew."
             )
-        super().set_state(state)
 
     def _settings(self) -> dict[str, Any]:
         """What must be the same when a search goes on: each of its trials is a valid result."""
@@ -199,8 +201,17 @@ class EvolutionOracle(keras_tuner.Oracle):
         write_bytes(path, json.dumps(trial.get_state()).encode())
 
     def reload(self) -> None:
-        """Goes on from the project directory; each trial that had begun is run again first."""
-        super().reload()
+        """Goes on from the project directory; each trial that had begun is run again first.
+
+        Raises:
+            UsageError: it is of a search in another space or with other budgets.
+            FailureError: a file there is damaged.
+        """
+        remedy = "Restore it from a copy, or give overwrite=True to begin anew."
+        oracle = read_fields(pathlib.Path(self._get_oracle_fname()), remedy)
+        self._check_search(dict(oracle.fields_or_empty("search").items()))
+        with damage_told(self._project_dir, remedy, self.arch):
+            super().reload()
         # A trial's file is written before the oracle's, and a kill may have come in between.
         self.trials = dict(sorted(self.trials.items(), key=lambda item: int(item[0])))
         self.start_order += [each for each in self.trials if each not in self.start_order]

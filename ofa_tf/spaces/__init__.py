@@ -5,10 +5,11 @@ of one's own is made are in `ofa_tf.spaces.blueprint` and `ofa_tf.spaces.stages`
 """
 
 import os
+from collections.abc import Callable
 
 from ofa_tf.errors import UsageError
 from ofa_tf.spaces import mobilenet_v3, proxyless, resnet50
-from ofa_tf.spaces.arch import Arch
+from ofa_tf.spaces.arch import Arch, read_arch
 from ofa_tf.spaces.blueprint import Blueprint
 from ofa_tf.spaces.checks import check_space
 from ofa_tf.spaces.cost import BlockCosts
@@ -16,7 +17,7 @@ from ofa_tf.spaces.mobilenet_v3 import MobileNetV3
 from ofa_tf.spaces.proxyless import ProxylessNAS
 from ofa_tf.spaces.resnet50 import BottleneckStage, ResNet50D
 from ofa_tf.spaces.search_space import Family, SearchSpace
-from ofa_tf.spaces.space_file import SpaceFile, as_space_file, read_space
+from ofa_tf.spaces.space_file import SpaceFile, as_space_file, read_space, source_hash
 from ofa_tf.spaces.stages import Stage
 
 __all__ = [
@@ -33,7 +34,11 @@ __all__ = [
     "built_in_space",
     "check_space",
     "get_space",
+    "is_built_in",
     "list_spaces",
+    "own_space",
+    "read_arch",
+    "source_hash",
 ]
 
 _SPACES = {
@@ -98,12 +103,23 @@ def built_in_space(name: str) -> SearchSpace:
     return space
 
 
-def _own_space(file: SpaceFile, activation: str | None) -> SearchSpace:
-    space = read_space(file)
-    if space.name in {*_SPACES, *_VARIANTS, *_PUBLISHED_NAMES}:
+def is_built_in(name: str) -> bool:
+    """Whether `built_in_space` knows a name."""
+    return name in {*_SPACES, *_VARIANTS, *_PUBLISHED_NAMES}
+
+
+def own_space(file: SpaceFile, before_running: Callable[[str], None] | None = None) -> SearchSpace:
+    """The space of a file. Arguments and errors as those of `read_space`; it is none of ours."""
+    space = read_space(file, before_running)
+    if is_built_in(space.name):
         raise UsageError(
             f"{file.path}: {space.name} is the name of a built-in search space. Give yours another."
         )
+    return space
+
+
+def _own_space(file: SpaceFile, activation: str | None) -> SearchSpace:
+    space = own_space(file)
     if activation is not None:
         raise UsageError(
             f"The activation {activation!r} cannot be chosen for {space.name}: write it into "

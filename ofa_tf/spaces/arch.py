@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
-import numbers
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ofa_tf.errors import UsageError
+from ofa_tf.fields import Fields, is_number
+from ofa_tf.files import parse_json
+
+if TYPE_CHECKING:
+    from ofa_tf.spaces.search_space import SearchSpace
 
 # The published spelling of each field, in the order in which it is written.
 _PUBLISHED_KEYS = {
@@ -55,7 +58,7 @@ class Arch:
             UsageError: a key is missing or unknown, or a value is not a number.
         """
         if not isinstance(choices, dict):
-            raise UsageError(f"An arch is a JSON object with ks, e, d and r, not {choices!r}.")
+            raise UsageError(f"An arch is a JSON object with ks, e, d and r, not {choices!r:.200}.")
         # The published sampler writes "wid": None for the families that have no width choice.
         given = {key: value for key, value in choices.items() if value is not None}
         if "image_size" in given and "r" not in given:
@@ -65,18 +68,18 @@ class Arch:
         if unknown or missing:
             raise UsageError(
                 f"An arch has the keys ks, e, d and r (w where the family has widths); "
-                f"missing: {missing}, unknown: {unknown}."
+                f"missing: {missing}, unknown: {unknown!s:.200}."
             )
         if not all(isinstance(index, int) for index in _as_list(given.get("w", ()))):
             raise UsageError(
                 f"An arch's w holds indices of width multipliers, 0 for the narrowest, not "
-                f"{given['w']!r}."
+                f"{given['w']!r:.200}."
             )
         fields = {"kernel_sizes": ()} | {
             _PUBLISHED_KEYS[key]: _numbers(key, value) for key, value in given.items()
         }
         if len(fields["resolution"]) != 1:
-            raise UsageError(f"An arch has one resolution r, not {given['r']!r}.")
+            raise UsageError(f"An arch has one resolution r, not {given['r']!r:.200}.")
         fields["resolution"] = fields["resolution"][0]
         return cls(**fields)
 
@@ -93,8 +96,8 @@ class Arch:
     def from_json(cls, text: str) -> Arch:
         """Reads what `to_json` wrote. Raises UsageError when the text is no arch."""
         try:
-            choices = json.loads(text)
-        except json.JSONDecodeError as error:
+            choices = parse_json(text)
+        except ValueError as error:
             raise UsageError(f"An arch is a JSON object; this is not JSON: {error}.") from error
         return cls.from_dict(choices)
 
@@ -103,18 +106,22 @@ class Arch:
         return json.dumps(self.to_dict())
 
 
+def read_arch(fields: Fields, space: SearchSpace) -> Arch:
+    """What a JSON object has as its "arch". Raises its error where that is none of the space."""
+    choices = fields.fields("arch")
+    try:
+        return space.arch(dict(choices.items()))
+    except UsageError as error:
+        raise fields.error(f"{fields.place('arch')}: {str(error).rstrip('.')}") from error
+
+
 def _numbers(key: str, value: Any) -> tuple[float, ...]:
     """A number or a list of them as a tuple, whole numbers as int."""
     values = _as_list(value)
-    if not all(_is_number(v) for v in values):
-        raise UsageError(f"An arch's {key} holds numbers, not {value!r}.")
+    if not all(is_number(v) for v in values):
+        raise UsageError(f"An arch's {key} holds numbers, not {value!r:.200}.")
     return tuple(int(v) if v == int(v) else float(v) for v in values)
 
 
 def _as_list(value: Any) -> list | tuple:
     return value if isinstance(value, (list, tuple)) else [value]
-
-
-def _is_number(value: Any) -> bool:
-    """Whether it is a finite number; JSON as Python reads it has NaN and Infinity too."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)

@@ -71,6 +71,10 @@ class BlockCosts:
         costs = self(codes)
         return float(costs.min()), codes[costs.argmin()]
 
+    def ceiling(self) -> float:
+        """A cost that no arch exceeds: that of all blocks, each at its dearest."""
+        return float(self._combine.reduce([np.nanmax(table.costs) for table in self._tables]))
+
     def _choose_cheapest(self, codes: np.ndarray) -> None:
         """Writes the cheapest kernels, expand ratios and depths into codes that have the rest."""
         space = self.space

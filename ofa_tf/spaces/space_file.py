@@ -10,6 +10,7 @@ import re
 import sys
 import traceback
 import types
+from collections.abc import Callable
 from typing import NamedTuple
 
 from ofa_tf.errors import UsageError, first_line
@@ -34,8 +35,12 @@ def as_space_file(text: str | os.PathLike) -> SpaceFile | None:
     return SpaceFile(pathlib.Path(match[1]), match[2]) if match else None
 
 
-def read_space(file: SpaceFile) -> SearchSpace:
+def read_space(file: SpaceFile, before_running: Callable[[str], None] | None = None) -> SearchSpace:
     """The space of a file, which is run once by a process, however often it is asked for.
+
+    Args:
+        file: the file.
+        before_running: called with its text before that is run; raises an error to prevent it.
 
     Raises:
         UsageError: the file cannot be read or run, or has no such space, or one of which no
@@ -46,6 +51,8 @@ def read_space(file: SpaceFile) -> SearchSpace:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"The search space {file.path} cannot be read: {error}.") from error
     if source not in _read:
+        if before_running is not None:
+            before_running(source)
         _read[source] = _run(source, file.path)
     spaces = _read[source]
     names = ", ".join(spaces)
@@ -61,9 +68,14 @@ def read_space(file: SpaceFile) -> SearchSpace:
     return spaces[file.space_name]
 
 
+def source_hash(source: str) -> str:
+    """Stands for the text of a file that defines a space."""
+    return hashlib.sha256(source.encode()).hexdigest()
+
+
 def _run(source: str, path: pathlib.Path) -> dict[str, SearchSpace]:
     """Runs a file; its spaces by name, checked."""
-    name = f"_space_{hashlib.sha256(source.encode()).hexdigest()[:16]}"
+    name = f"_space_{source_hash(source)[:16]}"
     module = types.ModuleType(name)
     module.__file__ = str(path)
     sys.modules[name] = module  # where dataclasses look up what annotations mean

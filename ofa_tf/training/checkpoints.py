@@ -8,14 +8,14 @@ import logging
 import os
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from ofa_tf.errors import FailureError
-from ofa_tf.files import atomic_path
+from ofa_tf.errors import FailureError, first_line
+from ofa_tf.files import atomic_path, parse_json
 
 _log = logging.getLogger(__name__)
 _STATE = "state.json"
@@ -45,13 +45,19 @@ def save(path: str | os.PathLike, state: dict[str, Any], arrays: Arrays) -> None
 
 
 def load(
-    path: str | os.PathLike, optional: Sequence[str] = (), **groups: Variables
+    path: str | os.PathLike,
+    optional: Sequence[str] = (),
+    kinds: Mapping[str, type] | None = None,
+    remedy: str = "",
+    **groups: Variables,
 ) -> dict[str, Any]:
     """Reads back what `save` wrote, into the variables, and returns the state.
 
     Args:
         path: the file.
         optional: groups that are left out where there are no such variables, or none in the file.
+        kinds: the keys that the state has to have, and the type of each.
+        remedy: what to do about a damaged file, as whole sentences that end the message.
         **groups: the variables of each group. Other groups of the file are not read.
 
     Raises:
@@ -60,9 +66,11 @@ def load(
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = dict(archive)
-        state = json.loads(arrays.pop(_STATE).tobytes())
+        state = _checked(parse_json(arrays.pop(_STATE).tobytes()), kinds or {})
     except Exception as error:  # damage can make zipfile and NumPy raise almost anything
-        raise FailureError(f"Checkpoint {path} is missing or damaged: {error}.") from error
+        said = first_line(error).rstrip(".")
+        message = f"Checkpoint {path} is missing or damaged: {said}. {remedy}"
+        raise FailureError(message.rstrip()) from error
     found = []
     for group, variables in groups.items():
         count = sum(name.startswith(f"{group}/") for name in arrays)
@@ -80,6 +88,17 @@ def load(
             raise FailureError(f"Checkpoint {path} is of another network: more weights in {group}.")
     for variable, value in found:
         variable.assign(value)
+    return state
+
+
+def _checked(state: Any, kinds: Mapping[str, type]) -> dict[str, Any]:
+    """A state, if it is one; raises ValueError where it is not."""
+    if not isinstance(state, dict):
+        raise ValueError(f"its {_STATE} is no object but {state!r:.80}")
+    for key, kind in kinds.items():
+        if type(state.get(key)) is not kind:
+            found = repr(state[key]) if key in state else "missing"
+            raise ValueError(f"{key} of its {_STATE} is {found:.80}")
     return state
 
 
@@ -110,7 +129,10 @@ class CheckpointFolder:
             old.unlink(missing_ok=True)
 
     def load_newest(
-        self, optional: Sequence[str] = (), **groups: Variables
+        self,
+        optional: Sequence[str] = (),
+        kinds: Mapping[str, type] | None = None,
+        **groups: Variables,
     ) -> dict[str, Any] | None:
         """Restores the newest checkpoint that is whole; None where there is none at all.
 
@@ -122,7 +144,7 @@ class CheckpointFolder:
         errors = []
         for path in reversed(self._files()):
             try:
-                return load(path, optional, **groups)
+                return load(path, optional, kinds, **groups)
             except FailureError as error:
                 errors.append(str(error))
                 _log.warning("%s Trying the one before it.", error)

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from ofa_tf.data import ImageData
 from ofa_tf.errors import UsageError
+from ofa_tf.fields import read_lines
 from ofa_tf.models import Supernet
 from ofa_tf.spaces import Arch
 from ofa_tf.training.calibration import SubnetEvaluator
@@ -125,7 +126,14 @@ def is_finished(workdir: Workdir, recipe: Recipe | None = None) -> bool:
 
 
 def accuracies(workdir: Workdir) -> dict[str, float]:
-    """Accuracy of a fine-tuned subnet "before" and "after", as far as its metrics tell."""
-    rows = map(json.loads, workdir.metrics.read_text().splitlines())
-    found = {row["when"]: row["accuracy"]["subnet"] for row in rows if "accuracy" in row}
+    """Accuracy of a fine-tuned subnet "before" and "after", as far as its metrics tell.
+
+    Raises FailureError where they are damaged.
+    """
+    rows = read_lines(workdir.metrics, "Remove the folder and run ofa-finetune again.")
+    found = {
+        row.text("when"): row.fields("accuracy").number("subnet")
+        for row in rows
+        if "accuracy" in row
+    }
     return {when: found[when] for when in ("before", "after") if when in found}

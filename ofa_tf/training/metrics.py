@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pathlib
 import time
@@ -14,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from ofa_tf.errors import FailureError
-from ofa_tf.files import append_json, write_bytes
+from ofa_tf.files import append_json, parse_json, write_bytes
 from ofa_tf.training.step import StepResult
 
 
@@ -114,13 +113,16 @@ def _drop_rows_after(path: pathlib.Path, step: int) -> None:
     """Also drops a last line that is not whole."""
     if not path.exists():
         return
-    content = path.read_text()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise FailureError(f"{path} could not be read: {error.strerror}.") from error
     kept = []
     for line in content.splitlines(keepends=True):
         try:
-            if not _comes_again(json.loads(line), step):
+            if not _comes_again(parse_json(line), step):
                 kept.append(line)
-        except (ValueError, KeyError, TypeError):
+        except (AttributeError, ValueError, KeyError, TypeError):
             continue  # written by halves when the run was killed
-    if "".join(kept) != content:
-        write_bytes(path, "".join(kept).encode())
+    if b"".join(kept) != content:
+        write_bytes(path, b"".join(kept))

@@ -84,6 +84,10 @@ class _Position:
     ended: bool = False
 
 
+# What a run that goes on reads of a checkpoint's state.
+_STATE_KINDS = {"phase": str, "phase_step": int, "step": int, "ended": bool, "has_average": bool}
+
+
 class Trainer:
     """Progressive shrinking (arXiv 1908.09791), the sandwich rule (arXiv 2003.11142), fine-tuning.
 
@@ -230,6 +234,7 @@ class Trainer:
         """The position to go on from, and the phase whose weights a fresh run begins with."""
         state = self._folder.load_newest(
             optional=("average", "loss_scale"),
+            kinds=_STATE_KINDS,
             weights=self.supernet.variables,
             velocities=self.optimizer.velocities,
             average=self.optimizer.average,
@@ -254,7 +259,10 @@ class Trainer:
 
     def _load_init(self, first_phase: str) -> str:
         """Takes over the weights of an earlier phase, and its teacher; gives the phase's name."""
-        name = checkpoints.load(self.init, weights=self.supernet.variables).get("phase")
+        state = checkpoints.load(
+            self.init, remedy="Give another --init.", weights=self.supernet.variables
+        )
+        name = state.get("phase")
         order = (*PHASE_NAMES, SANDWICH)
         if name not in order or order.index(name) >= order.index(first_phase):
             raise UsageError(f"{self.init} is of phase {name}, which is not before {first_phase}.")
@@ -400,7 +408,8 @@ class Trainer:
                 elastic=self.supernet.elastic,
                 dtype=self.supernet.dtype_policy.name,
             )
-        checkpoints.load(self.workdir.teacher, weights=largest.variables)
+        remedy = "Restore it from a copy, or train from phase largest on in another workdir."
+        checkpoints.load(self.workdir.teacher, remedy=remedy, weights=largest.variables)
         return largest
 
     # -- accuracies and metrics -----------------------------------------------------------------

@@ -26,6 +26,8 @@ from cli_helpers import (
 )
 from PIL import Image
 
+from ofa_tf.cli import common
+from ofa_tf.errors import FailureError
 from ofa_tf.search import LatencyTable
 from ofa_tf.search.latency import distinct_blocks
 from ofa_tf.spaces import Arch, get_space
@@ -82,6 +84,22 @@ def test_another_keras_backend(command, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     ended = run(command, "--workdir=x")
     assert_one_message(ended, 2, "KERAS_BACKEND is 'jax'; ofa_tf needs tensorflow. Unset it")
+
+
+def test_no_escape_of_others_reaches_the_terminal(tmp_path, monkeypatch):
+    """Neither in the last message, nor in what is told before, nor in a table."""
+    evil = "a\x1b]0;owned\x07\u202eb"
+    shown = r"a\x1b]0;owned\x07\u202eb"
+
+    def evaluate(*_) -> None:
+        print(f"{evil}: 1 %")
+        common.log.info("Evaluating %s\nand more", evil)
+        raise FailureError(f"{evil} is gone.")
+
+    monkeypatch.setattr("ofa_tf.cli.eval.evaluate", evaluate)
+    ended = run("eval", f"--workdir={tmp_path}")
+    assert (ended.code, ended.out) == (1, f"{shown}: 1 %\n")
+    assert ended.err == f"Evaluating {shown}\nand more\nofa-eval: {shown} is gone.\n"
 
 
 def test_in_a_process_of_its_own_it_is_the_same():
@@ -469,5 +487,4 @@ def test_a_disk_that_fills_up_while_training(images, tmp_path):
 def test_a_damaged_search_result_is_one_message(job, command, content):
     (job / "search.json").write_text(content)
     ended = run(command, f"--workdir={job}")
-    assert ended.code == 1
-    assert "search.json is damaged. Remove it and run ofa-search again." in ended.err
+    assert_one_message(ended, 1, "search.json ", ". Remove it and run ofa-search again.")

@@ -250,10 +250,72 @@ def test_labels_tell_the_number_of_classes(tmp_path):
     save_checkpoint(Supernet(get_space("ofa_mbv3_tiny"), 2), tmp_path / "two.pth")
     (tmp_path / "labels.txt").write_text("cat\ndog\n")
     args = [TINY, f"--checkpoint={tmp_path / 'two.pth'}", f"--workdir={tmp_path / 'job'}"]
-    assert_one_message(run("import", *args), 2, "a network with 2 classes, this one has 1000")
+    assert_one_message(
+        run("import", *args),
+        2,
+        "a network with 2 classes, this one has 1000",
+        "give --labels=FILE, with the names of these 2",
+    )
     assert run("import", *args, f"--labels={tmp_path / 'labels.txt'}").code == 0
     config = json.loads((tmp_path / "job" / "config.json").read_text())
     assert config["class_names"] == ["cat", "dog"]
+
+
+@pytest.mark.reference
+def test_other_classes_than_the_images_have_name_the_flag(without_images, images, tmp_path):
+    args = [TINY, f"--checkpoint={without_images.checkpoint}", f"--workdir={tmp_path / 'job'}"]
+    ended = run("import", *args, *of_images(images))
+    assert_one_message(ended, 2, "1000 classes, this one has 3: give --new_head to leave its")
+    assert "Supernet(" not in ended.err
+
+
+WRAPPED = {
+    "model": lambda state: {"model": state, "epoch": 3, "optimizer": {"state": {0: {"step": 1}}}},
+    "state_dict_ema": lambda state: {"state_dict_ema": state, "arch": "ofa", "metric": 0.5},
+    "model_state_dict": lambda state: {"model_state_dict": state},
+    "module": lambda state: {f"module.{key}": value for key, value in state.items()},
+    "_orig_mod": lambda state: {f"_orig_mod.{key}": value for key, value in state.items()},
+    "all of them": lambda state: {
+        "state_dict": {f"module._orig_mod.{key}": value for key, value in state.items()},
+        "state_dict_ema": {},
+    },
+}
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("how", WRAPPED)
+def test_a_checkpoint_as_training_programs_wrap_it(how, without_images, tmp_path):
+    import torch
+
+    state = torch.load(without_images.checkpoint, weights_only=True)["state_dict"]
+    torch.save(WRAPPED[how](state), tmp_path / "wrapped.pth")
+    workdir = tmp_path / "job"
+    ended = run("import", TINY, f"--checkpoint={tmp_path / 'wrapped.pth'}", f"--workdir={workdir}")
+    assert ended.code == 0, ended.err
+    kept = weights(workdir / "checkpoints" / "step_000000000.npz").values()
+    assert_equal(list(kept), without_images.values)
+    told = "has weights as state_dict, state_dict_ema; state_dict is read." in ended.err
+    assert told == (how == "all of them")
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("how", ["settings", "no weights", "two spellings"])
+def test_a_checkpoint_that_cannot_be_unwrapped_says_how_to(how, without_images, tmp_path):
+    import argparse
+
+    import torch
+
+    state = torch.load(without_images.checkpoint, weights_only=True)["state_dict"]
+    key = next(iter(state))
+    content = {
+        "settings": {"model": state, "args": argparse.Namespace(lr=0.1)},
+        "no weights": {"weights": state, "epoch": 3},
+        "two spellings": state | {f"module.{key}": state[key]},
+    }
+    torch.save(content[how], tmp_path / "wrapped.pth")
+    args = [TINY, f"--checkpoint={tmp_path / 'wrapped.pth'}", f"--workdir={tmp_path / 'job'}"]
+    ended = run("import", *args)
+    assert_one_message(ended, 2, "wrapped.pth", "Where it was made, save the weights alone: torch")
 
 
 @pytest.mark.reference
@@ -286,7 +348,7 @@ def test_new_head_is_trained_from_there(without_images, images, tmp_path):
     [
         ("truncated", [TINY], ["is damaged, or no PyTorch file of tensors"]),
         ("whole", ["--space=ofa_resnet_tiny"], ["missing from the file", "surplus in the file"]),
-        ("whole", [TINY], ["3 classes, this one has 1000"]),
+        ("whole", [TINY], ["3 classes, this one has 1000: give --labels=FILE, with the names of"]),
         ("whole", [f"--space={LONG_ID}"], ["ofa_mbv3_w1.0 do not fit each other"]),
     ],
 )

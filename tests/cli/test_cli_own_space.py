@@ -7,6 +7,7 @@ from cli_helpers import assert_one_message, run
 from job_helpers import make_config
 
 import ofa_tf
+from ofa_tf.files import write_json
 from ofa_tf.workdir import Workdir
 
 TEXT = """
@@ -66,3 +67,65 @@ def test_no_published_checkpoint(here):
     if "torch" in ended.message:
         pytest.skip("needs torch")
     assert_one_message(ended, 2, "No checkpoint of own is published")
+
+
+# -- whose code runs --------------------------------------------------------------------------
+
+
+def made_job(folder, space: str) -> Workdir:
+    """A job with a space.py, which leaves a file called `run` beside it where it is run."""
+    workdir = Workdir(folder / "given")
+    workdir.path.mkdir()
+    leaves = f"open({str(workdir.path / 'run')!r}, 'w').close()\n"
+    workdir.space_file.write_text(leaves + TEXT)  # no other file has this text
+    workdir.start(make_config(space, recipe={"checkpoint": "ab", "new_head": False}))
+    return workdir
+
+
+def was_run(workdir: Workdir) -> bool:
+    return (workdir.path / "run").exists()
+
+
+def test_a_file_beside_a_job_of_a_built_in_space_is_never_run(tmp_path):
+    workdir = made_job(tmp_path, "ofa_mbv3_tiny")
+    for command in (["report"], ["search", "--accuracy_predictor=none.npz"], ["latency"]):
+        if command == ["latency"]:
+            command.append("--target=a,b")
+        run(command[0], *command[1:], f"--workdir={workdir.path}")
+    assert run("report", f"--workdir={workdir.path}").code == 0
+    assert not was_run(workdir)
+
+
+def test_a_jobs_own_file_is_run_and_told_before(tmp_path):
+    workdir = made_job(tmp_path, "own")
+    ended = run("report", f"--workdir={workdir.path}")
+    assert ended.code == 0
+    told = f"Running {workdir.space_file}, which defines the search space of this job."
+    assert ended.err.splitlines()[0] == told
+    assert ended.err.count("Running ") == 1
+    assert was_run(workdir)
+
+
+def test_a_jobs_file_that_changed_is_not_run_unless_it_is_trusted(tmp_path):
+    workdir = made_job(tmp_path, "own")
+    workdir.space_file.write_text(workdir.space_file.read_text() + "# one line more\n")
+    ended = run("report", f"--workdir={workdir.path}")
+    assert_one_message(ended, 2, "space.py, which", "is not the file with which the job was begun")
+    assert "Running" not in ended.err
+    assert not was_run(workdir)
+    ended = run("report", f"--workdir={workdir.path}", "--trust_space_file")
+    assert ended.code == 0
+    assert "Running " in ended.err
+    assert was_run(workdir)
+
+
+def test_a_job_that_did_not_record_its_file_goes_on(tmp_path):
+    workdir = made_job(tmp_path, "own")
+    config = workdir.config()
+    recorded = config.pop("space_file")
+    write_json(workdir.config_file, config)
+    assert run("report", f"--workdir={workdir.path}").code == 0
+    workdir.start(config)  # the same settings, whether the file was recorded or not
+    write_json(workdir.config_file, config | {"space_file": recorded})
+    workdir.start(config)
+    assert workdir.config()["space_file"] == recorded

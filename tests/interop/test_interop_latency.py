@@ -1,5 +1,8 @@
 """Published latency tables: their keys, what is refused, and the reference's sums."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import yaml
@@ -203,6 +206,36 @@ def test_a_foreign_file_is_refused(tmp_path, content, said):
         LatencyTable.load(path)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[" * 100_000, "line 1: it is nested too deeply"),
+        ("- " * 100_000 + "a", "line 1: it is nested too deeply"),
+        ("{a: " * 100_000, "line 1: it is nested too deeply"),
+        ("Conv: {mean: 1\a}", "control characters are not allowed"),
+        ("a: &a [1]\nb: [*a, *a]", "line 2: there is an alias, *a, of another value"),
+        ("a: !!timestamp x", "line 1: there is a tag, tag:yaml.org,2002:timestamp"),
+        ("a: {mean: 1e300}", "a mean that is a positive number of ms, up to 1e+07, at 'a', not"),
+        ("#" * 10_000_001, "it has more than 10,000,000 bytes"),
+    ],
+)
+def test_yaml_that_ends_a_parser_is_refused(tmp_path, content, said):
+    """In a process of its own, which the compiled parser would end with a signal."""
+    path = tmp_path / "a.yaml"
+    path.write_text(content)
+    code = (
+        "import sys; from ofa_tf.search import LatencyTable\n"
+        "from ofa_tf.errors import UsageError\n"
+        "try: LatencyTable.load(sys.argv[1])\n"
+        "except UsageError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"The latency table {path} ")
+    assert said in done.stdout
+    assert len(done.stdout.splitlines()) == 1
 
 
 def test_files_that_are_missing_or_not_one_table_are_refused(folder):

@@ -166,7 +166,7 @@ def without(state, key):
         (class_state() | {"layers.2.bias": torch.ones(1)}, "surplus: layers.2.bias"),
         (class_state(inputs=83), "has 83 inputs, and which resolutions they stand for"),
         (class_state(inputs=83), "82 (ofa_resnet50 at 8 resolutions)"),
-        ({"state_dict": 3}, "holds no tensors by name"),
+        ({"state_dict": 3}, "holds values that are no tensors"),
         ([1, 2], "holds no tensors by name"),
     ],
 )

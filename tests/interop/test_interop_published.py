@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import email.message
 import hashlib
 import http.server
+import io
 import pathlib
 import threading
 import time
+import urllib.request
+import urllib.response
 
 import pytest
 
@@ -46,7 +50,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {offset}-{len(content) - 1}/{len(content)}")
         for name, value in self._versions(content).items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content) - offset))
+        if self.server.tells_length:
+            self.send_header("Content-Length", str(len(content) - offset))
         self.end_headers()
         self.wfile.write(content[offset:][:cut])
         if stalled:
@@ -77,12 +82,13 @@ def server(monkeypatch):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.contents, server.asked, server.offsets = {}, [], []
     server.cut, server.stalled, server.ranges = None, None, "yes"
-    server.versions = {"ETag": '"{}"'}
+    server.versions, server.tells_length = {"ETag": '"{}"'}, True
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     address = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setattr(published, "_BASE", f"{address}/ofa")
     monkeypatch.setattr(published, "_DRIVE", f"{address}/uc?export=download")
+    monkeypatch.setattr(published, "_known_hashes", dict)  # of what this server has, none
     yield server
     server.shutdown()
     server.server_close()
@@ -99,7 +105,8 @@ def failure(*told):
 
 
 def files_in(folder: pathlib.Path) -> list[pathlib.Path]:
-    return [path for path in folder.rglob("*") if path.is_file()]
+    """But the records of what was downloaded."""
+    return [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".sha256"]
 
 
 @pytest.mark.parametrize("name", ["ofa_mbv3_w1.0", LONG_ID])
@@ -329,3 +336,90 @@ def test_strange_ids_are_refused(net_id, server, tmp_path):
     with pytest.raises(UsageError, match="id of a published network"):
         download_specialized(net_id, tmp_path)
     assert server.asked == []
+
+
+# -- which file it is -------------------------------------------------------------------------
+
+
+def test_the_published_files_are_known_by_their_hashes():
+    known = published._known_hashes()
+    ids = {place.split("/")[1] for place in known if place.startswith("ofa_specialized/")}
+    assert len(ids) == 50
+    for net_id in ids:
+        files = [
+            f"ofa_specialized/{net_id}/{name}" for name in ("net.config", "run.config", "init")
+        ]
+        assert set(files) <= known.keys()
+    in_repository = [place for place in published._CHECKPOINTS.values() if "/" in place]
+    assert len(in_repository) == 3
+    assert set(in_repository) <= known.keys()
+    assert published._COMMIT in published._BASE
+    # A file of which the content is known here too.
+    run_config = "ofa_specialized/note10_lat-8ms_top1-71.4_finetune-25/run.config"
+    assert known[run_config] == git_hash(b'{\n    "image_size": 160\n}')
+
+
+def git_hash(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def test_a_file_with_another_hash_than_the_published_one_is_refused(server, tmp_path, monkeypatch):
+    place = ADDRESS.removeprefix("/ofa/")
+    monkeypatch.setattr(published, "_known_hashes", lambda: {place: git_hash(CHECKPOINT)})
+    server.contents[ADDRESS] = CHECKPOINT[:-1] + b"x"
+    with failure("it is not the published file", git_hash(CHECKPOINT[:-1] + b"x")):
+        download_checkpoint("ofa_mbv3_w1.0", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    server.contents[ADDRESS] = CHECKPOINT
+    assert_arrives(tmp_path, CHECKPOINT)
+
+
+def test_what_was_downloaded_is_recorded_and_compared(server, tmp_path):
+    server.contents[ADDRESS] = CHECKPOINT
+    path = download_checkpoint("ofa_mbv3_w1.0", tmp_path)
+    record = tmp_path / "ofa_mbv3_w1.0.pth.sha256"
+    recorded = f"{hashlib.sha256(CHECKPOINT).hexdigest()}  ofa_mbv3_w1.0.pth\n"
+    assert record.read_text() == recorded
+    path.write_bytes(b"damaged")
+    with pytest.raises(FailureError, match=r"\.pth is damaged: it is not as it was downloaded"):
+        download_checkpoint("ofa_mbv3_w1.0", tmp_path)
+    path.unlink()
+    server.contents[ADDRESS] = CHECKPOINT[::-1]
+    with failure("it is another file than was downloaded before", str(record), "is to be removed"):
+        download_checkpoint("ofa_mbv3_w1.0", tmp_path)
+    assert list(tmp_path.iterdir()) == [record]
+    record.unlink()
+    assert_arrives(tmp_path, CHECKPOINT[::-1])
+
+
+@pytest.mark.parametrize("tells_its_length", [True, False])
+def test_a_file_that_does_not_end_is_refused(server, tmp_path, monkeypatch, tells_its_length):
+    monkeypatch.setattr(published, "_MOST_BYTES", 5000)
+    monkeypatch.setattr(published, "_CHUNK", 1000)
+    server.contents[ADDRESS], server.tells_length = CHECKPOINT, tells_its_length
+    with failure("5,000", "expected"):
+        download_checkpoint("ofa_mbv3_w1.0", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("leads_to", ["http://192.0.2.1/a", "ftp://192.0.2.1/a"])
+def test_no_redirect_leads_away_from_an_encrypted_address(tmp_path, monkeypatch, leads_to):
+    asked = []
+
+    class Answers(urllib.request.HTTPSHandler):
+        """Answers as a server with TLS would that sends its callers elsewhere."""
+
+        def https_open(self, request):
+            asked.append(request.full_url)
+            headers = email.message.Message()
+            headers["Location"] = leads_to
+            answer = urllib.response.addinfourl(io.BytesIO(b""), headers, request.full_url, 302)
+            answer.msg = "Found"
+            return answer
+
+    build = urllib.request.build_opener
+    monkeypatch.setattr(urllib.request, "build_opener", lambda *own: build(Answers, *own))
+    with failure(f"it leads to {leads_to}, which is not encrypted"):
+        download_checkpoint("ofa_mbv3_w1.0", tmp_path)
+    assert asked == [f"{published._BASE}/ofa_nets/{LONG_ID}"]
+    assert list(tmp_path.iterdir()) == []

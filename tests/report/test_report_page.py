@@ -142,6 +142,15 @@ def test_a_table_of_a_phone_tells_its_command(copied):
     assert "--target=R58 --threads=2 --cpus=big --tflite_precision=int8" in latency.text
 
 
+def test_what_turns_or_hides_text_is_spelled_out(copied):
+    config = read_json(copied.config_file)
+    evil = "cat\u202e\u200b\x1b[31m<b>"
+    write_json(copied.config_file, config | {"class_names": [evil, "dog"]})
+    page = page_of(copied)
+    assert not {"\u202e", "\u200b", "\x1b"} & set(page)
+    assert r"cat\u202e\u200b\x1b[31m&lt;b&gt;" in page
+
+
 def test_a_table_that_does_not_tell_how_good_it_is(copied):
     table = read_json(copied.path / TABLE)
     write_json(copied.path / TABLE, table | {"report": {}, "setup": {}})
@@ -321,7 +330,7 @@ def test_texts_of_files_are_only_texts(tmp_path):
         ("metrics.jsonl", "{}\n[]\n", "line 2 is no object"),
         ("metrics.jsonl", "no\n", "line 1 is no JSON"),
         ("metrics.jsonl", '{"accuracy": {"a": "b"}, "step": 1}\n', "no number but 'b'"),
-        ("accuracy_report.json", "[]", "it is no object"),
+        ("accuracy_report.json", "[]", "expected an object, not a list"),
         ("accuracy_report.json", '{"accuracies": [1], "predictions": []}', "not one prediction"),
         ("accuracy_report.json", '{"accuracies": [NaN], "predictions": [1]}', "accuracies.0"),
         (TABLE, '{"report": 3}', "report is no object but 3"),

@@ -96,3 +96,14 @@ def test_name_cannot_break_the_markdown():
     head, _, row = markdown_table([{**ROW, "name": "a|b"}]).splitlines()
     assert r"| a\|b |" in row
     assert len(re.findall(r"(?<!\\)\|", row)) == len(re.findall(r"\|", head))
+
+
+EVIL = "a\x1b[31m\u202eb\n[x](y) <b>|"
+
+
+def test_a_name_of_others_is_text_in_a_terminal_and_in_markdown():
+    text = text_table([ROW | {"name": EVIL}]).splitlines()
+    assert len(text) == len(text_table([ROW]).splitlines())
+    assert r"a\x1b[31m\u202eb\n[x](y) <b>|" in text[-1]
+    row = markdown_table([ROW | {"name": EVIL}]).splitlines()[-1]
+    assert row.startswith(r"| a\\x1b\[31m\\u202eb\\n\[x\](y) \<b\>\| | 28 |")

@@ -210,6 +210,33 @@ def test_a_predictor_of_another_space_is_refused(predictor, tmp_path):
         AccuracyPredictor.load(tmp_path / "predictor.npz", get_space("ofa_mbv3_cifar"))
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda head: None,
+        lambda head: [head],
+        lambda head: head | {"report": []},
+        lambda head: head | {"report": {"rmse": "small"}},
+        lambda head: head | {"report": {"warning": 5}},
+        lambda head: head | {"layers": [-1]},
+        lambda head: head | {"layers": "many"},
+        lambda head: head | {"space": 5},
+        lambda head: head | {"format": ["ofa_tf accuracy predictor 2"]},
+        lambda head: {key: value for key, value in head.items() if key != "report"},
+    ],
+)
+def test_a_damaged_head_is_refused(predictor, tmp_path, damage):
+    path = tmp_path / "predictor.npz"
+    predictor.save(path)
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    arrays["head"] = np.array(json.dumps(damage(json.loads(str(arrays["head"])))))
+    np.savez(path, **arrays)
+    said = r"predictor\.npz is no accuracy predictor: .*\. Make it anew with ofa-predictor, or"
+    with pytest.raises(UsageError, match=said):
+        AccuracyPredictor.load(path)
+
+
 def test_damaged_files_are_refused(predictor, tmp_path):
     path = tmp_path / "predictor.npz"
     predictor.save(path)

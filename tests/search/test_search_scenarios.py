@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import time
 
 import pytest
 from hypothesis import given
@@ -106,6 +107,38 @@ def test_other_shapes(tmp_path, text, said):
     with pytest.raises(UsageError) as raised:
         read_scenarios(written(tmp_path, text))
     assert said in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("scenarios: [{latency_ms: 1\a}]", "cannot be read: unacceptable character #x0007"),
+        ("scenarios: \x1b[31m", "cannot be read: unacceptable character #x001b"),
+        ("[" * 5000, "cannot be read: line 1: it is nested too deeply."),
+        ("- " * 5000 + "a", "cannot be read: line 1: it is nested too deeply."),
+        ("scenarios:\n - &a {name: *a, latency_ms: 1}", "line 2: here belongs one value"),
+        (
+            "scenarios: [!!python/object:os.system {}]",
+            "line 1: there is a tag, tag:yaml.org,20",
+        ),
+        ("#" * 200_000, "cannot be read: it has more than 100,000 bytes."),
+        (
+            f"scenarios:\n  - {{latency_ms: &a {list(range(1, 2001))}, macs_m: *a}}",
+            "line 2: its values make 4,000,000 scenarios, a subnet each; a file has up to 1000.",
+        ),
+        (
+            "scenarios:\n" + "".join(f"  - latency_ms: {ms}\n" for ms in range(1, 1100)),
+            "line 1002: there are more than 1000 scenarios.",
+        ),
+        (f"scenarios:\n  - {{name: {'x' * 300}, latency_ms: 1}}", "a name has at most 100 bytes."),
+    ],
+)
+def test_what_is_beyond_all_bounds_is_one_message_at_once(tmp_path, text, said):
+    start = time.monotonic()
+    with pytest.raises(UsageError) as raised:
+        read_scenarios(written(tmp_path, text))
+    assert said in str(raised.value)
+    assert time.monotonic() - start < 5
 
 
 def test_no_file(tmp_path):

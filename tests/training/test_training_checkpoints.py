@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 
 import keras
 import numpy as np
@@ -223,3 +224,27 @@ def test_all_damaged_is_one_error(tmp_path):
     assert message.startswith(f"No checkpoint in {tmp_path} can be read.")
     assert "step_000000002.npz" in message
     assert message.endswith("remove the folder to train anew.")
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        (b"null", "state.json is no object but None"),
+        (b"[]", r"state.json is no object but \[\]"),
+        (b"", "it is empty"),
+        (b"[" * 10_000, "it is nested too deeply"),
+        (b'{"step": "2"}', "step of its state.json is '2'"),
+        (b'{"step": true}', "step of its state.json is True"),
+        (b"{}", "step of its state.json is missing"),
+    ],
+)
+def test_a_newest_with_a_damaged_state_is_no_checkpoint(tmp_path, caplog, state, said):
+    """Else a run would begin anew, though the one before it is good."""
+    folder = CheckpointFolder(tmp_path)
+    folder.save(1, {"step": 1}, snapshot(weights=variables(1)))
+    arrays_of_newest = {"state.json": np.frombuffer(state, np.uint8)}
+    np.savez(tmp_path / "step_000000002.npz", **arrays_of_newest, **snapshot(weights=variables(2)))
+    mine = variables(0)
+    assert folder.load_newest(kinds={"step": int}, weights=mine) == {"step": 1}
+    assert_equal(mine, arrays(variables(1)))
+    assert re.search(rf"step_000000002\.npz is missing or damaged: .*{said}", caplog.text)

@@ -6,7 +6,8 @@ import dataclasses
 import pathlib
 from collections.abc import Iterator, Mapping
 
-from ofa_tf.report.page.reading import Fields, Source, changed, read_fields, said_date
+from ofa_tf.fields import Fields, read_fields
+from ofa_tf.report.page.reading import Source, changed, said_date
 from ofa_tf.workdir import Workdir
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import jinja2
 
+from ofa_tf.names import printable
 from ofa_tf.report.page import diagram, figures
 from ofa_tf.report.page.job_report import JobReport
 from ofa_tf.report.page.search import measure_name
@@ -52,6 +53,7 @@ def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ofa_tf.report.page"),
         autoescape=True,
+        finalize=_printable,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -70,6 +72,11 @@ def _environment() -> jinja2.Environment:
         "timing_groups": timing_groups,
     }
     return environment
+
+
+def _printable(value: Any) -> Any:
+    """What a template shows: texts of files without what cannot be seen, HTML of ours as it is."""
+    return printable(value) if type(value) is str else value
 
 
 def _diagram(subnet: Subnet, largest: Blueprint) -> diagram.Diagram:

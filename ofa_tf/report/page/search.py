@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
-from ofa_tf.report.page.reading import Fields, Source, changed, read_fields
-from ofa_tf.spaces import Arch, SearchSpace
-from ofa_tf.workdir import Workdir
+from ofa_tf.fields import Fields, read_fields
+from ofa_tf.report.page.reading import Source, changed
+from ofa_tf.spaces import Arch, SearchSpace, read_arch
+from ofa_tf.workdir import SEARCH_REMEDY, Workdir
 
-_REMEDY = "Remove it and run ofa-search again."
 MEASURES = {  # names and units
     "latency_ms": ("latency", "ms"),
     "macs_m": ("MACs", "M"),
@@ -85,7 +84,7 @@ def read_search(workdir: Workdir, space: SearchSpace, command: str) -> Search | 
     path = workdir.search_result
     if not path.exists():
         return None
-    fields = read_fields(path, _REMEDY)
+    fields = read_fields(path, SEARCH_REMEDY)
     settings = fields.fields("settings")
     return Search(
         chosen=tuple(_chosen(row, space) for row in fields.several("subnets")),
@@ -102,59 +101,51 @@ def read_fronts(workdir: Workdir, command: str) -> tuple[Front, ...]:
         path = workdir.front(measure)
         if not path.exists():
             continue
-        fields = read_fields(path, _REMEDY)
+        fields = read_fields(path, SEARCH_REMEDY)
         facts = (*_facts(fields.fields("settings")), ("last written", changed(path)))
-        points = tuple(
-            (row.number(measure), row.number("predicted_accuracy"))
-            for row in fields.several("subnets")
-        )
+        rows = fields.several("subnets")
+        if not rows:
+            raise fields.error("subnets is empty")
+        points = tuple((row.number(measure), row.number("predicted_accuracy")) for row in rows)
         source = Source(path.name, f"{command} --pareto={measure}", facts)
         fronts.append(Front(measure, points, source))
     return tuple(fronts)
 
 
 def _chosen(row: Fields, space: SearchSpace) -> Chosen:
-    limits = row.fields("limits") if "limits" in row else None
     candidates = row.several("candidates") if "candidates" in row else ()
     return Chosen(
-        row.text("name"),
-        _numbers(limits),
+        row.name("name"),
+        row.named_numbers("limits"),
         _candidate(row, space),
         tuple(_candidate(candidate, space) for candidate in candidates),
     )
 
 
 def _candidate(row: Fields, space: SearchSpace) -> Candidate:
-    try:
-        arch = space.arch(dict(row.fields("arch").items()))
-    except ValueError as error:
-        raise row.error(f"an arch is not of {space.name}: {error}") from error
     return Candidate(
-        arch,
+        read_arch(row, space),
         row.number("predicted_accuracy"),
         row.number_or_none("evaluated_accuracy"),
-        _numbers(row.fields("measures") if "measures" in row else None),
+        row.named_numbers("measures"),
     )
-
-
-def _numbers(fields: Fields | None) -> dict[str, float]:
-    return {} if fields is None else {name: fields.number(name) for name, _ in fields.items()}
 
 
 def _facts(settings: Fields) -> list[tuple[str, str]]:
     """What the search went by, as far as it is told."""
     facts = []
     if "accuracy_predictor" in settings:
-        files = _files(settings.fields("accuracy_predictor").items())
+        files = _files(settings.fields("accuracy_predictor"))
         facts.append(("accuracy", f"predicted by {files}, which was given"))
     elif "num_archs" in settings:
         archs, images = settings.number("num_archs"), settings.number("arch_images")
         told = f"predicted, from {archs:g} subnets evaluated on up to {images:g} held-out images"
         facts.append(("accuracy", told))
     if "tables" in settings:
-        for measure, files in settings.fields("tables").items():
+        tables = settings.fields("tables")
+        for measure, _ in tables.items():
             name, unit = measure_name(measure)
-            facts.append((f"{name} ({unit})", f"predicted by {_files(files.items())}"))
+            facts.append((f"{name} ({unit})", f"predicted by {_files(tables.fields(measure))}"))
     if "top" in settings:
         images = settings.number_or_none("rank_images")
         told = "all held-out images" if images is None else f"up to {images:g} held-out images"
@@ -167,5 +158,5 @@ def _facts(settings: Fields) -> list[tuple[str, str]]:
     return facts
 
 
-def _files(hashes: Sequence[tuple[str, Any]]) -> str:
-    return ", ".join(f"{name} (SHA-256 {str(sha256)[:12]}…)" for name, sha256 in hashes)
+def _files(hashes: Fields) -> str:
+    return ", ".join(f"{name} (SHA-256 {hashes.text(name)[:12]}…)" for name, _ in hashes.items())

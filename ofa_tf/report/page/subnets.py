@@ -8,18 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 
 import mobile_bench
 from ofa_tf.errors import FailureError
-from ofa_tf.report.page.reading import (
-    Fields,
-    Missing,
-    Source,
-    read_fields,
-    read_lines,
-    said_date,
-)
+from ofa_tf.fields import Fields, read_fields, read_lines
+from ofa_tf.report.page.reading import Missing, Source, said_date
 from ofa_tf.report.page.search import Chosen, Search
 from ofa_tf.report.page.timing import OpProfile, Timings, op_profile
 from ofa_tf.report.results import file_sha256
-from ofa_tf.spaces import Blueprint, SearchSpace
+from ofa_tf.spaces import Blueprint, SearchSpace, read_arch
 from ofa_tf.workdir import Workdir
 
 _REMEDY = "Run ofa-export again."
@@ -201,16 +195,13 @@ class SubnetReader:
         own = self._space.root.name
         if "arch" not in card or card.text_or_none("space") not in (None, own):
             return None
-        try:
-            return self._space.blueprint(dict(card.fields("arch").items()), self._num_classes)
-        except ValueError as error:
-            raise card.error(f"its arch is not of {self._space.name}: {error}") from error
+        return self._space.blueprint(read_arch(card, self._space), self._num_classes)
 
     def _files(self, card: Fields, folder: pathlib.Path) -> Iterator[File]:
         files = card.fields("files")
         for format_name, _ in files.items():
             entry = files.fields(format_name)
-            path = folder / entry.text("file")
+            path = folder / entry.name("file")
             if not path.exists():
                 raise FailureError(f"{path} is missing. {_REMEDY}")
             outside = entry.fields("ops_outside") if "ops_outside" in entry else None

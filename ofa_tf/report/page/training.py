@@ -6,13 +6,13 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ofa_tf.report.page.reading import Fields, Missing, Source, changed, read_fields, read_lines
+from ofa_tf.fields import Fields, read_fields, read_lines
+from ofa_tf.report.page.reading import Missing, Source, changed
 from ofa_tf.spaces import SearchSpace
-from ofa_tf.workdir import Workdir
+from ofa_tf.workdir import CONFIG_REMEDY, Workdir
 
 Facts = tuple[tuple[str, str], ...]
 
-_CONFIG_REMEDY = "Restore it from a copy."
 _RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _METRICS_REMEDY = "Restore it from a copy, or remove the line."
 
@@ -108,7 +108,7 @@ def read_training(workdir: Workdir, space: SearchSpace, command: str) -> Trainin
     Raises:
         FailureError: a file is damaged.
     """
-    config = read_fields(workdir.config_file, _CONFIG_REMEDY)
+    config = read_fields(workdir.config_file, CONFIG_REMEDY)
     classes = config.texts("class_names")
     recipe = config.fields("recipe")
     imported = "checkpoint" in recipe
