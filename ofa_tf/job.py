@@ -155,13 +155,10 @@ class Job:
         if not path.exists():
             raise UsageError(f"{path} is missing. Run ofa-search first.")
         fields = read_fields(path, SEARCH_REMEDY)
-        subnets = fields.several("subnets")
-        for subnet in subnets:
-            _check_subnet(subnet, self.space)
-        names = [subnet.name("name") for subnet in subnets]
-        if len(set(names)) < len(names):
+        subnets = [_read_subnet(subnet, self.space) for subnet in fields.several("subnets")]
+        if len({subnet["name"] for subnet in subnets}) < len(subnets):
             raise fields.error("it has two subnets of one name")
-        return [dict(subnet.items()) for subnet in subnets]
+        return subnets
 
     def chosen_subnet(self, name: str) -> dict:
         """The one of `chosen_subnets` that has this name. Raises UsageError where none has."""
@@ -264,10 +261,10 @@ def load_data(config: dict, workdir: Workdir) -> ImageData:
     return load_dataset(**config, cache_dir=str(workdir.path / "data"))
 
 
-def _check_subnet(subnet: Fields, space: SearchSpace) -> None:
-    """Raises FailureError where a row of search.json lacks what the commands read."""
+def _read_subnet(subnet: Fields, space: SearchSpace) -> dict[str, Any]:
+    """A row of search.json. Raises FailureError where it lacks what the commands read."""
     subnet.name("name")
     subnet.number("predicted_accuracy")
-    read_arch(subnet, space)
     for key in _NUMBERS_OF_SUBNETS:
         subnet.number_or_none(key)
+    return dict(subnet.items()) | {"arch": read_arch(subnet, space).to_dict()}

@@ -202,7 +202,7 @@ class Workdir:
             return self.config().get(_SPACE_HASH)
         if not self.space_file.exists():
             return None
-        return source_hash(self.space_file.read_text(encoding="utf-8"))
+        return source_hash(self.space_file.read_text(encoding="utf-8-sig"))
 
     def keep_space(self, space: SearchSpace) -> None:
         """Keeps a copy of the file that defines the space of a job which begins here.

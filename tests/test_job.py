@@ -96,6 +96,12 @@ def test_a_name_that_leads_elsewhere_is_refused(job, name):
         assert str(error.value).isprintable()
 
 
+def test_an_arch_may_be_spelled_otherwise(job):
+    spelled = {("image_size" if key == "r" else key): v for key, v in SUBNET["arch"].items()}
+    write_json(job.workdir.search_result, {"subnets": [SUBNET | {"arch": spelled}]})
+    assert job.chosen_subnets() == [SUBNET]
+
+
 def test_two_subnets_of_one_name(job):
     write_json(job.workdir.search_result, {"subnets": [SUBNET, SUBNET]})
     with pytest.raises(FailureError, match="it has two subnets of one name"):

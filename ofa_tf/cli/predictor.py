@@ -212,16 +212,16 @@ def _tell(report: dict[str, Any]) -> None:
         report["n_held_out"],
         100 * report["rmse"],
         100 * report["mae"],
-        report["kendall"] or 0.0,
-        report["spearman"] or 0.0,
+        report.get("kendall") or 0.0,
+        report.get("spearman") or 0.0,
     )
-    if report["spreads"]:
+    if report.get("spreads"):
         common.log.info(
             "Its %d networks differ by %.2f points on average.",
             FLAGS.ensemble,
             100 * np.mean(report["spreads"]),
         )
-    if report["warning"]:
+    if report.get("warning"):
         common.log.warning("The accuracy predictor is weak: %s.", report["warning"])
 
 

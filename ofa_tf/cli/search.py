@@ -248,7 +248,7 @@ def _spread_budgets(inputs: Inputs, accuracy: AccuracyPredictor) -> list[Scenari
 
     _, latencies, accuracies = predicted_front(inputs.space, accuracy, inputs.measures[LATENCY])
     # A published predictor does not tell its error; then only the best is good enough.
-    enough = accuracies >= accuracies[-1] - accuracy.report.get("rmse", 0.0)
+    enough = accuracies >= accuracies[-1] - (accuracy.report.get("rmse") or 0.0)
     low, high = latencies[0], latencies[enough.argmax()]
     steps = range(1, FLAGS.num_budgets + 1)
     budgets = {_rounded_up(low * (high / low) ** (i / FLAGS.num_budgets)) for i in steps}

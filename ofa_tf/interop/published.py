@@ -160,7 +160,11 @@ def _recorded(path: pathlib.Path) -> str | None:
 def _check_kept(path: pathlib.Path) -> None:
     """Raises FailureError where a file that was downloaded has changed since."""
     recorded = _recorded(path)
-    if recorded is not None and _hash_of(path, hashlib.sha256()) != recorded:
+    try:
+        changed = recorded is not None and _hash_of(path, hashlib.sha256()) != recorded
+    except OSError as error:
+        raise FailureError(f"{path} could not be read: {error.strerror}.") from error
+    if changed:
         raise FailureError(
             f"{path} is damaged: it is not as it was downloaded, with the SHA-256 in "
             f"{_record(path).name}. Remove it to download it again."
@@ -180,7 +184,7 @@ def _is_of_use(part: pathlib.Path, version: pathlib.Path) -> bool:
 
 def _download(address: str, file: BinaryIO, version: pathlib.Path) -> None:
     """Appends to a part what is missing of it. Raises OSError where that is less or more."""
-    known = version.read_text(errors="replace") if version.exists() else None
+    known = version.read_text(encoding="latin-1") if version.exists() else None
     offset = file.seek(0, os.SEEK_END)
     with _answer(address, offset, known) as response:
         if response.status != http.HTTPStatus.PARTIAL_CONTENT:
@@ -188,7 +192,7 @@ def _download(address: str, file: BinaryIO, version: pathlib.Path) -> None:
             offset = 0
             version.unlink(missing_ok=True)
             if told := _version(response):
-                version.write_text(told)
+                version.write_text(told, encoding="latin-1")
         length = response.headers.get("Content-Length")
         total = offset + int(length) if length and length.isdecimal() else None
         if (total or 0) > _MOST_BYTES:
@@ -209,7 +213,7 @@ def _download(address: str, file: BinaryIO, version: pathlib.Path) -> None:
 
 def _answer(address: str, offset: int, known: str | None) -> http.client.HTTPResponse:
     """The rest of a file from an offset (status 206) if it is of the known version, else all."""
-    if offset and known:
+    if offset and known and known.isprintable():  # else it was damaged on the disk
         headers = {"Range": f"bytes={offset}-", "If-Range": known}
         try:
             response = _open(urllib.request.Request(address, headers=headers))

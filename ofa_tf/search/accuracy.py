@@ -204,8 +204,12 @@ class AccuracyPredictor:
 
 
 def _read_report(report: Fields) -> dict[str, Any]:
-    """A report as `AccuracyPredictor.fit` made it, so far as it tells."""
-    for key in ("rmse", "mae", "kendall", "spearman", "n_held_out"):
+    """A report as `AccuracyPredictor.fit` made it; one of another origin tells what it tells."""
+    for key in ("rmse", "mae", "n_held_out"):
+        if "made_from" in report:  # as ofa-predictor has it
+            report.number(key)
+        report.number_or_none(key)
+    for key in ("kendall", "spearman"):
         report.number_or_none(key)
     if "spreads" in report:
         report.numbers("spreads")

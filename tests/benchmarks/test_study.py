@@ -16,6 +16,7 @@ import time
 import pytest
 import study
 import study_results
+from job_helpers import make_config
 from PIL import Image
 from records import read_csv, write_csv
 from study_parts import accuracies, pictures, tables, trainings
@@ -93,8 +94,7 @@ def test_an_interrupted_epoch_counts_at_the_rate_of_its_later_part(tmp_path):
     workdir = Workdir(tmp_path)
     text = "".join(json.dumps(each) + "\n" for each in rows)
     workdir.metrics.write_text(text + '{"phase": "ker')  # a row that is being written
-    settings = ("space", "data", "class_names", "eval_crop", "calibration_images")
-    write_json(workdir.config_file, dict.fromkeys(settings) | {"recipe": {"batch_size": 10}})
+    write_json(workdir.config_file, make_config(recipe={"batch_size": 10}))
     assert costs(workdir) == [
         ("largest", 2.0, 400, pytest.approx((30 + 18) * 400 / 300)),
         ("kernel", 0.5, 100, 5.0),
@@ -129,8 +129,7 @@ def test_what_was_evaluated_of_other_weights_does_not_count(tmp_path, monkeypatc
         run = trainings.run_in(tmp_path, QUICK.alone[0], 0)
         phase = {"name": "single", "subnets_per_step": 1, "base_lr": 0.1}
         recipe = {"batch_size": 10, "kd_ratio": 0.0, "phases": [phase]}
-        settings = ("space", "data", "class_names", "eval_crop", "calibration_images")
-        write_json(run.workdir.config_file, dict.fromkeys(settings) | {"recipe": recipe})
+        write_json(run.workdir.config_file, make_config(recipe=recipe))
         row = {"phase": "single", "step": 20, "epoch": 1.0, "images_per_second": 10.0}
         run.workdir.metrics.write_text(
             json.dumps(row | {"seconds": 20.0, "cpu_seconds": 30.0}) + "\n"

@@ -24,10 +24,12 @@ from cli_helpers import (
     start,
     write_images,
 )
+from job_helpers import make_config
 from PIL import Image
 
 from ofa_tf.cli import common
 from ofa_tf.errors import FailureError
+from ofa_tf.files import write_json
 from ofa_tf.search import LatencyTable
 from ofa_tf.search.latency import distinct_blocks
 from ofa_tf.spaces import Arch, get_space
@@ -480,6 +482,15 @@ def test_a_disk_that_fills_up_while_training(images, tmp_path):
         "phase_largest.npz",
         "step_000000002.npz",
     ]
+
+
+def test_a_recipe_that_is_no_flag_is_damage_of_its_job(tmp_path):
+    subnet = {"name": "a", "arch": TINY.min().to_dict(), "predicted_accuracy": 0.5}
+    write_json(tmp_path / "search.json", {"subnets": [subnet]})
+    config = make_config(data={"seed": 0}, recipe={"batch_size": "many"})
+    write_json(tmp_path / "config.json", config)
+    ended = run("finetune", f"--workdir={tmp_path}")
+    assert_one_message(ended, 1, "config.json is damaged: recipe: ", "batch_size", "from a copy.")
 
 
 @pytest.mark.parametrize("command", ["export", "report"])

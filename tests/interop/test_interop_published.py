@@ -207,6 +207,13 @@ def test_part_of_a_file_that_lost_its_version_is_not_kept(server, tmp_path):
     assert files_in(tmp_path) == []
 
 
+def test_a_damaged_version_counts_as_none(server, tmp_path):
+    cut_off(server, tmp_path, 5000)
+    (tmp_path / "ofa_mbv3_w1.0.pth.part_version").write_bytes(b"\xff\r\nHost: elsewhere")
+    assert_arrives(tmp_path, CHECKPOINT)
+    assert server.offsets == [0, 0]
+
+
 def test_killed_between_the_last_byte_and_the_end(server, tmp_path):
     cut_off(server, tmp_path, 5000)
     (tmp_path / "ofa_mbv3_w1.0.pth.part").write_bytes(CHECKPOINT)

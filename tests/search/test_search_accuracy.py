@@ -218,6 +218,7 @@ def test_a_predictor_of_another_space_is_refused(predictor, tmp_path):
         lambda head: head | {"report": []},
         lambda head: head | {"report": {"rmse": "small"}},
         lambda head: head | {"report": {"warning": 5}},
+        lambda head: head | {"report": {"made_from": {}, "rmse": None, "mae": 1, "n_held_out": 5}},
         lambda head: head | {"layers": [-1]},
         lambda head: head | {"layers": "many"},
         lambda head: head | {"space": 5},

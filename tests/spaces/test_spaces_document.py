@@ -9,6 +9,7 @@ import sys
 
 import document
 import pytest
+from job_helpers import make_config
 
 import ofa_tf
 from ofa_tf.errors import UsageError
@@ -65,8 +66,7 @@ def test_messages(here):
     text = document.FILES["my_space.py"]
     workdir = Workdir("runs/my_space")
     workdir.keep_space(get_space("my_space.py"))
-    config = dict.fromkeys(("data", "class_names", "eval_crop", "calibration_images", "recipe"))
-    workdir.start(config | {"space": "my_space", "recipe": {}})
+    workdir.start(make_config("my_space"))
     for (old, new), message in zip(MISTAKES, told, strict=True):
         (here / "my_space.py").write_text(text.replace(old, new))
         with pytest.raises(UsageError) as caught:
