@@ -35,9 +35,10 @@ class Side:
             resolutions=(setting.resolution,),
             precision=setting.dtype,
         )
-        keras.config.set_dtype_policy(self.recipe.dtype_policy)
         self.space = ofa_tf.get_space(setting.space)
-        self.supernet = ofa_tf.Supernet(self.space, setting.num_classes, elastic=setting.elastic)
+        self.supernet = ofa_tf.Supernet(
+            self.space, setting.num_classes, setting.elastic, self.recipe.dtype_policy
+        )
         self.xla = setting.xla
         self.optimizer = _optimizer(self.supernet, self.recipe)
         self._train_step = self._make_step(several=False)
@@ -80,6 +81,8 @@ class Side:
     def prepare_standalone(self, arch: Arch) -> None:
         """Cuts the subnet out; it takes its first step here."""
         model = self.supernet.subnet(arch)
+        for layer in model.layers:
+            layer.dtype_policy = self.recipe.dtype_policy
         optimizer = _optimizer(model, self.recipe)
 
         @tf.function(autograph=False)

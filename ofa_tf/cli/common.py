@@ -167,7 +167,7 @@ def _log_to_stderr() -> None:
 
 def _prepare_environment() -> None:
     """Before TensorFlow is imported: the backend must be its own, and its start-up talk is off."""
-    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # wins over keras.json
     if backend != "tensorflow":
         raise UsageError(
             f"KERAS_BACKEND is {backend!r}; ofa_tf needs tensorflow. Unset it, or set it to "

@@ -1,5 +1,6 @@
 """Export: a subnet as a plain Keras model and as TFLite files, with labels and a card."""
 
+import ofa_tf.layers.backend  # noqa: F401  # before what imports Keras
 from ofa_tf.export.card import SubnetSpec, load_card
 from ofa_tf.export.formats import FORMATS, FORMS, check_formats
 from ofa_tf.export.interface import INPUTS, OUTPUTS, Interface

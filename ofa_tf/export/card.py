@@ -18,6 +18,7 @@ from ofa_tf.export.formats import FORMS
 from ofa_tf.export.interface import Interface
 from ofa_tf.fields import Fields
 from ofa_tf.files import read_json, write_json
+from ofa_tf.names import check_name
 from ofa_tf.spaces import Arch, Blueprint, SearchSpace
 
 CARD = "card.json"
@@ -42,7 +43,7 @@ class SubnetSpec:
     """Which subnet is exported; where two are equal, so are their files.
 
     Args:
-        name: what to call it; also the name of the Keras model.
+        name: what to call it; the Keras model has the `scope_name` of it.
         plan: the network.
         class_names: one per output, in order.
         interface: what goes into the exported models and what comes out.
@@ -54,7 +55,7 @@ class SubnetSpec:
         batch_size: of the TFLite files.
 
     Raises:
-        UsageError: the name is empty or has a slash, there is not one class name per output, or
+        UsageError: that can be no name of a folder, there is not one class name per output, or
             the form is unknown, or the batch empty.
     """
 
@@ -85,8 +86,7 @@ class SubnetSpec:
         return cls(name, plan, class_names, interface, fingerprint, origin, arch, **options)
 
     def __post_init__(self):
-        if not self.name or "/" in self.name:  # Keras refuses these too
-            raise UsageError(f"A subnet's name is not empty and has no slash; not {self.name!r}.")
+        check_name(self.name, "A subnet")
         if len(self.class_names) != self.plan.num_classes:
             raise UsageError(
                 f"{self.name} has {self.plan.num_classes} outputs, but there are "

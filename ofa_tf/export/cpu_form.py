@@ -100,7 +100,7 @@ class Int8Builder(ProductBuilder):
     """Writes the products with gates that are quantized to 8 bits from 0 to 6."""
 
     def gate(self, inputs, name):
-        return _Gate(name=name)(inputs)
+        return _Gate(name=name, dtype="float32")(inputs)
 
 
 class _Gate(keras.layers.Layer):

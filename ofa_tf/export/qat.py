@@ -149,10 +149,10 @@ class _TfKerasBuilder:
 
     def activation(self, kind, inputs, name):
         if kind in ("relu", "relu6"):
-            return layers.ReLU(6.0 if kind == "relu6" else None, name=name)(inputs)
+            return self.layers.ReLU(6.0 if kind == "relu6" else None, name=name)(inputs)
         if kind == "swish":
-            gate = layers.Activation("sigmoid", name=f"{name}_gate")(inputs)
-            return layers.Multiply(name=name)([inputs, gate])
+            gate = self.layers.Activation("sigmoid", name=f"{name}_gate")(inputs)
+            return self.layers.Multiply(name=name)([inputs, gate])
         return super().activation(kind, inputs, name)
 
     def gate(self, inputs, name):
@@ -168,12 +168,12 @@ class _PlainBuilder(_TfKerasBuilder, SubnetBuilder):
 
     def activation(self, kind, inputs, name):
         if kind == "hard_swish":
-            return _HardSwish(name=name)(inputs)
+            return _HardSwish(name=name, dtype="float32")(inputs)
         if kind != "hard_sigmoid":
             return super().activation(kind, inputs, name)
-        shifted = layers.Rescaling(1.0, 3.0, name=f"{name}_shift")(inputs)
+        shifted = self.layers.Rescaling(1.0, 3.0, name=f"{name}_shift")(inputs)
         gate = self.gate(shifted, f"{name}_gate")
-        return layers.Rescaling(1 / 6, name=name)(gate)
+        return self.layers.Rescaling(1 / 6, name=name)(gate)
 
 
 class _HardSwish(layers.Layer):
@@ -283,7 +283,7 @@ def _quantized(
     def written(layer: layers.Layer) -> layers.Layer:
         config = layer.get_config()
         if isinstance(layer, layers.BatchNormalization):
-            copy = layers.Activation("linear", name=layer.name)
+            copy = layers.Activation("linear", name=layer.name, dtype="float32")
         elif _batch_norm_after(layer):
             copy = type(layer).from_config({**config, "use_bias": True})
         else:
@@ -295,7 +295,9 @@ def _quantized(
         elif layer.name in ranges:
             output = _RangeQuantizer(*ranges[layer.name])
         quantize = _QuantizeConfig(kernel, output)
-        return tfmot.quantization.keras.QuantizeWrapperV2(copy, quantize, name=layer.name)
+        return tfmot.quantization.keras.QuantizeWrapperV2(
+            copy, quantize, name=layer.name, dtype="float32"
+        )
 
     quantized = tf_keras.models.clone_model(network, clone_function=written)
     for layer in network.layers:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import keras
 import numpy as np
 
 from ofa_tf.errors import UsageError
@@ -16,6 +15,9 @@ from ofa_tf.interop.net_config import read_net_config
 from ofa_tf.models import Supernet, build_subnet
 from ofa_tf.spaces import Blueprint, SearchSpace
 from ofa_tf.spaces.mobilenet_v3 import HARD_SWISH, MobileNetV3
+
+if TYPE_CHECKING:
+    import keras
 
 _LISTED = 10  # keys of each kind in a message
 

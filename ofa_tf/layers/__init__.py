@@ -1,5 +1,6 @@
 """Elastic Keras layers, and the blocks made of them."""
 
+import ofa_tf.layers.backend  # noqa: F401  # before what imports Keras
 from ofa_tf.layers.active import ELASTIC_FORMS
 from ofa_tf.layers.blocks import (
     BLOCK_LAYERS,

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -38,7 +42,7 @@ def build_subnet(
         input_dtype: of the images, "float32" or "uint8"; the latter needs the normalization.
         head: "logits"; "softmax" for probabilities; "features" for a backbone: no classifier, but
             the last feature map of each stride in `Blueprint.feature_blocks`, by "stride_4" etc.
-        name: the model's name.
+        name: of the subnet, any text; the model gets its `scope_name`.
         builder: writes the blocks; `SubnetBuilder` by default.
 
     Returns: a model from images (batch, resolution, resolution, channels) to float32 (batch,
@@ -66,7 +70,17 @@ def build_subnet(
             outputs = made.add(block, outputs)
     if head == "softmax":
         outputs = made.layers.Softmax(name="softmax")(outputs)
-    return made.library.Model(inputs, outputs, name=name)
+    return made.library.Model(inputs, outputs, name=scope_name(name))
+
+
+def scope_name(name: str) -> str:
+    """What a model is called whose subnet has this name.
+
+    Keras makes a scope of TensorFlow's of it. Other characters than ASCII letters, digits and
+    _.- become _, and the first one is a letter or a digit.
+    """
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+    return plain if plain[:1].isalnum() else f"subnet{plain}"
 
 
 def copy_weights(source: keras.Model, target: keras.Model) -> None:
@@ -101,6 +115,24 @@ def rewrite(
     return written
 
 
+class _PlainLayers:
+    """Makes layers of float32 and with channels last, instead of what Keras's settings say.
+
+    Args:
+        module: `layers` of a version of Keras.
+    """
+
+    def __init__(self, module: Any):
+        self._module = module
+
+    def __getattr__(self, kind: str) -> Callable[..., Any]:
+        layer = getattr(self._module, kind)
+        settings = {"dtype": "float32", "data_format": "channels_last"}
+        if "data_format" not in inspect.signature(layer.__init__).parameters:
+            del settings["data_format"]
+        return functools.partial(layer, **settings)
+
+
 class SubnetBuilder:
     """Adds the blocks of a Blueprint to a network, as the plain layers that they name.
 
@@ -111,13 +143,14 @@ class SubnetBuilder:
 
     Attributes:
         library: where `layers`, `Input` and `Model` come from.
+        layers: its layers, whatever keras.json or a global policy says.
     """
 
     library = keras
 
     def __init__(self, plan: Blueprint):
         self.plan = plan
-        self.layers = self.library.layers
+        self.layers = _PlainLayers(self.library.layers)
 
     def adapted(self, weights: Weights) -> Weights:
         """The weights of the plain network as the layers of this builder hold them."""
@@ -126,7 +159,9 @@ class SubnetBuilder:
     def normalize(self, inputs, mean: Sequence[float], std: Sequence[float]):
         """Pixels with their means and standard deviations taken out, by channel."""
         mean, std = (np.asarray(values, np.float32) for values in (mean, std))
-        scale, offset = (1 / std).tolist(), (-mean / std).tolist()
+        # For images with channels first, which the layer takes ours for where Keras's settings say
+        # so, it would move the axis of a scale that has less than three.
+        scale, offset = ([[values.tolist()]] for values in (1 / std, -mean / std))
         return self.layers.Rescaling(scale, offset, name="normalize")(inputs)
 
     def features(self, inputs) -> dict:

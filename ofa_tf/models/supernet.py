@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from ofa_tf.errors import UsageError
@@ -18,27 +21,48 @@ from ofa_tf.layers import (
     draw_seed,
 )
 from ofa_tf.models.materialize import materialize
-from ofa_tf.spaces import Arch, SearchSpace, blueprint
+from ofa_tf.models.subnet import scope_name
+from ofa_tf.spaces import Arch, SearchSpace, blueprint, built_in_space, get_space
+
+DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
+def _refused(instead: str) -> Callable[..., NoReturn]:
+    """A method of a Keras model that a supernet cannot have, since it is many networks."""
+
+    def refuse(self, *args, **options):
+        raise UsageError(f"A supernet is many networks: {instead}.")
+
+    return refuse
+
+
+@keras.saving.register_keras_serializable("ofa_tf")
 class Supernet(keras.Model):
     """The largest weights of a space, run as any of its subnets.
 
     Inside a graph the arch travels as int32 tensors (`sizes`), so one `tf.function` trace serves
     every subnet and every resolution (arXiv 1908.09791).
 
+    It is copied (`copy.deepcopy`), pickled and saved as other Keras models are, `save` only where
+    its space is a built-in one; `save_weights` goes with all. What takes one network, such as
+    `predict` and `export`, is done with a subnet, `supernet.subnet(arch).predict(images)`, and
+    `fit` by ofa-train or `ofa_tf.training.trainer.Trainer`.
+
     Args:
-        space: the search space; `space.max()` decides the shapes of the weights.
-        num_classes: outputs of the classifier.
+        space: the search space, or what `get_space` takes; `space.max()` decides the shapes of
+            the weights.
+        num_classes: outputs of the classifier, at least 1.
         elastic: "slice" computes what is active; "mask" computes the largest shapes with zeros
             in them, so that XLA can compile it. Same weights, same results.
-        dtype: a Keras dtype policy or its name; "mixed_bfloat16" and "mixed_float16" compute in
-            16 bits, with weights, batch norm and logits in float32.
+        dtype: one of DTYPES, or that dtype policy; "mixed_bfloat16" and "mixed_float16" compute
+            in 16 bits, with weights, batch norm and logits in float32. Keras's global policy and
+            keras.json change nothing.
 
     Call arguments:
-        images: float32 (batch, height, width, 3), normalized.
-        arch: an `Arch`, its dict, or its `sizes` tensor. Its resolution does not resize: the
-            images decide.
+        images: floats (batch, height, width, 3), normalized: `(pixels - MEAN) / STD` with those of
+            `ofa_tf.data`.
+        arch: an `Arch` or its dict, with images of its resolution; or, with images of any size,
+            its `sizes`, as an array or tensor, or "largest" or "smallest".
         training: batch norm on batch statistics, and dropout.
         bn_update: (keep, take), numbers or scalar tensors: batch statistics without dropout, and
             each moving one becomes keep * moving + take * batch; see `ElasticBatchNormalization`.
@@ -48,7 +72,8 @@ class Supernet(keras.Model):
     Returns: logits, float32 (batch, num_classes).
 
     Raises:
-        UsageError: the arch is not in the space, or `elastic` is unknown.
+        UsageError: the arch is not in the space or missing, the images are not of such a shape or
+            type, or an argument is not as above.
 
     Example:
         space = ofa_tf.get_space("ofa_mbv3_tiny")
@@ -57,11 +82,21 @@ class Supernet(keras.Model):
     """
 
     def __init__(
-        self, space: SearchSpace, num_classes: int = 1000, elastic: str = "slice", **kwargs
+        self,
+        space: SearchSpace | str | os.PathLike,
+        num_classes: int = 1000,
+        elastic: str = "slice",
+        dtype: str | keras.DTypePolicy = "float32",
+        name: str | None = None,
     ):
-        if elastic not in ELASTIC_FORMS:
-            raise UsageError(f"elastic is one of {list(ELASTIC_FORMS)}, not {elastic!r}.")
-        super().__init__(autocast=False, **kwargs)
+        if not isinstance(space, SearchSpace):
+            space = _named_space(space)
+        num_classes = _checked_num_classes(num_classes)
+        dtype = getattr(dtype, "name", dtype)
+        for field, value, known in (("elastic", elastic, ELASTIC_FORMS), ("dtype", dtype, DTYPES)):
+            if value not in known:
+                raise UsageError(f"{field} is one of {list(known)}, not {value!r}.")
+        super().__init__(autocast=False, dtype=dtype, name=name and scope_name(name))
         self.space = space.root
         self.num_classes = num_classes
         self.elastic = elastic
@@ -106,13 +141,44 @@ class Supernet(keras.Model):
             block.build((None, None, None, None))
         self.built = True
 
-    def __call__(self, images, arch, training=False, **options):
+    def __call__(self, images, arch=None, training=False, **options):
+        images = _as_images(images)
         if isinstance(arch, (Arch, dict)):
-            sizes = self.space.sizes(arch)
-            if tf.executing_eagerly():
-                return self._run(images, sizes, training, **options)
-            arch = sizes.tolist()  # a fixed arch in the caller's graph: all sizes are static
-        return super().__call__(images, arch=arch, training=training, **options)
+            arch = self.space.arch(arch)
+            _check_resolution(images, arch)
+        fixed = isinstance(arch, (Arch, str))
+        sizes = self.space.sizes(self._arch(arch)) if fixed else self._checked_sizes(arch)
+        if tf.executing_eagerly():
+            return self._run(images, sizes, training, **options)
+        # A fixed arch in the caller's graph: all sizes are static.
+        sizes = sizes.tolist() if fixed else sizes
+        return super().__call__(images, arch=sizes, training=training, **options)
+
+    def _arch(self, arch: Arch | dict | str) -> Arch | dict:
+        """The arch itself, or the one that a word stands for."""
+        if not isinstance(arch, str):
+            return arch
+        words = {"largest": self.space.max, "smallest": self.space.min}
+        if arch not in words:
+            raise UsageError(f"arch is an Arch, its dict, or one of {list(words)}, not {arch!r}.")
+        return words[arch]()
+
+    def _checked_sizes(self, sizes):
+        if sizes is None:
+            raise UsageError(
+                "A supernet is many networks: give the arch that is to run, an Arch, its dict, "
+                "'largest' or 'smallest'."
+            )
+        try:
+            shape = tf.TensorShape(sizes.shape if hasattr(sizes, "shape") else np.shape(sizes))
+        except (TypeError, ValueError):
+            shape = tf.TensorShape([])
+        if not shape.is_compatible_with(self.space.sizes_shape):
+            raise UsageError(
+                f"arch is an Arch, its dict, 'largest', 'smallest', or what space.sizes(arch) "
+                f"gives, {self.space.sizes_shape}; not a {type(sizes).__name__} of shape {shape}."
+            )
+        return sizes
 
     def _run(self, images, sizes, training, bn_update=None, dropout_seed=None, dropout_scale=1.0):
         """One of the graphs, which know the arch only when they run."""
@@ -187,11 +253,126 @@ class Supernet(keras.Model):
             for variable, value in zip(self.non_trainable_variables, kept, strict=True):
                 variable.assign(value)
 
-    def subnet(self, arch: Arch | dict, **options) -> keras.Model:
+    def subnet(self, arch: Arch | dict | str, **options) -> keras.Model:
         """The subnet as a plain Keras model with the weights and statistics of this moment.
 
         Recalibrate first (`SubnetEvaluator.calibrated` in ofa_tf/training/calibration.py): the
-        moving statistics are those of whichever subnets ran last. `options` are those of
-        `materialize`.
+        moving statistics are those of whichever subnets ran last.
+
+        Args:
+            arch: an `Arch`, its dict, "largest" or "smallest".
+            **options: those of `materialize`.
         """
-        return materialize(self, arch, **options)
+        return materialize(self, self._arch(arch), **options)
+
+    # -- what Keras asks of a model ----------------------------------------------------------------
+
+    compile = fit = train_on_batch = _refused(
+        "train it with ofa-train or ofa_tf.training.trainer.Trainer, or one of them as any Keras "
+        "model, supernet.subnet(arch).fit(...)"
+    )
+    evaluate = test_on_batch = _refused(
+        "evaluate one with ofa_tf.training.calibration.SubnetEvaluator, or all with ofa-eval"
+    )
+    predict = predict_on_batch = _refused(
+        "run one with supernet(images, arch), or supernet.subnet(arch).predict(images)"
+    )
+    export = quantize = _refused(
+        "export one with ofa-export or ofa_tf.export.export_subnet, or as any Keras model, "
+        "supernet.subnet(arch)"
+    )
+
+    def get_config(self) -> dict[str, Any]:
+        """What makes the same supernet, but for its weights, as JSON can hold it.
+
+        Raises:
+            UsageError: the space is no built-in one, whose name says all.
+        """
+        if not _is_built_in(self.space):
+            raise UsageError(
+                f"{self.space.name} is no built-in space, and a Keras config cannot hold it: use "
+                f"save_weights, and load_weights of a Supernet that was made of the space."
+            )
+        return {
+            "space": self.space.name,
+            "num_classes": self.num_classes,
+            "elastic": self.elastic,
+            "dtype": self.dtype_policy.name,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects=None) -> Supernet:
+        """Takes a name of a built-in space only: a config from a file must not run another."""
+        return cls(**{**config, "space": built_in_space(config["space"])})
+
+    def __reduce__(self):
+        options = (self.num_classes, self.elastic, self.dtype_policy.name, self.name)
+        return _copied, (type(self), (self.space, *options), self.get_weights())
+
+
+def _copied(kind: type[Supernet], arguments: tuple, weights: list[np.ndarray]) -> Supernet:
+    """A supernet from what its pickle has."""
+    supernet = kind(*arguments)
+    supernet.set_weights(weights)
+    return supernet
+
+
+def _named_space(name: Any) -> SearchSpace:
+    if isinstance(name, (str, os.PathLike)):
+        return get_space(name)
+    raise UsageError(
+        f"space is a SearchSpace or the name of one, not {name!r}: Supernet(space, num_classes)."
+    )
+
+
+def _is_built_in(space: SearchSpace) -> bool:
+    try:
+        return built_in_space(space.name) == space
+    except UsageError:
+        return False
+
+
+def _checked_num_classes(num_classes: Any) -> int:
+    whole = isinstance(num_classes, (int, np.integer)) and not isinstance(num_classes, bool)
+    if not whole or num_classes < 1:
+        raise UsageError(f"num_classes is a whole number from 1, not {num_classes!r}.")
+    return int(num_classes)
+
+
+def _as_images(images: Any) -> Any:
+    """The images as an array or tensor.
+
+    Raises:
+        UsageError: they are not of the shape or type that a supernet takes.
+    """
+    if keras.backend.is_keras_tensor(images):
+        raise UsageError(
+            "A supernet is no layer of a functional model; one of its subnets is, "
+            "supernet.subnet(arch)."
+        )
+    if not tf.is_tensor(images):
+        images = np.asarray(images)
+    shape = tf.TensorShape(images.shape)
+    if not shape.is_compatible_with([None, None, None, 3]) or (shape.rank and shape[0] == 0):
+        raise UsageError(
+            f"images are a batch of at least one, (batch, height, width, 3), not of the shape "
+            f"{tuple(shape)}."
+        )
+    if not tf.as_dtype(images.dtype).is_floating:
+        raise UsageError(
+            f"images are normalized floats, not {tf.as_dtype(images.dtype).name}: give (images - "
+            f"MEAN) / STD with MEAN and STD of ofa_tf.data. A subnet can take raw pixels: "
+            f"supernet.subnet(arch, normalization=(MEAN, STD))."
+        )
+    return images
+
+
+def _check_resolution(images: Any, arch: Arch) -> None:
+    """Raises UsageError where the images are known to be of another size than the arch's."""
+    side, shape = arch.resolution, tf.TensorShape(images.shape)
+    if not shape.is_compatible_with([None, side, side, 3]):
+        raise UsageError(
+            f"images are {shape[1]} x {shape[2]} pixels, but the arch's resolution is {side}: "
+            f"resize them, or give space.sizes(arch), which runs on images of any size."
+        )

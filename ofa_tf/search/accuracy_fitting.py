@@ -55,11 +55,13 @@ def fit_network(
     errors = targets - features @ weights - constant
     scale = errors[rest].std() or 1.0
     standardized = (errors / scale).astype(np.float32)[:, None]
-    network = keras.Sequential([keras.Input(features.shape[1:])])
+    # In float32, whatever keras.json or a global policy says.
+    network = keras.Sequential([keras.Input(features.shape[1:], dtype="float32")])
     for width in hidden:
         first = keras.initializers.GlorotUniform(seed=int(rng.integers(2**31)))
-        network.add(keras.layers.Dense(width, "relu", kernel_initializer=first))
-    network.add(keras.layers.Dense(1, kernel_initializer="zeros"))  # begins as the linear part
+        network.add(keras.layers.Dense(width, "relu", kernel_initializer=first, dtype="float32"))
+    # Begins as the linear part.
+    network.add(keras.layers.Dense(1, kernel_initializer="zeros", dtype="float32"))
     optimizer = keras.optimizers.Adam(learning_rate, weight_decay=weight_decay)
     network.compile(optimizer, "mse", jit_compile=False)  # XLA compiles longer than this trains
     fitted = tf.data.Dataset.from_tensor_slices((features[rest], standardized[rest]))

@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import decimal
 import difflib
 import itertools
 import math
@@ -34,6 +35,7 @@ from ofa_tf.search.measures import MEASURES
 LATENCY = "latency_ms"
 _MOST_SCENARIOS = 1000  # each of which is searched for, exported and measured
 _MOST_BYTES = 100_000
+_SMALLEST, _LARGEST = 1e-9, 1e12  # limits, in any unit
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,-]*")
 
 
@@ -62,13 +64,25 @@ class Scenarios(NamedTuple):
 
 
 def scenario_name(limits: Mapping[str, float]) -> str:
-    """A short name that tells the limits: `20ms`, `note10_20ms-macs_300m`."""
+    """A short name that tells the limits: `20ms`, `note10_20ms-macs_300m`.
+
+    Numbers are whole and without an exponent, so other limits have other names.
+
+    Raises:
+        UsageError: a limit is so small or large that it is none.
+    """
     return "-".join(_limit_text(name, value) for name, value in limits.items())
 
 
 def _limit_text(name: str, value: float) -> str:
+    if not _SMALLEST <= value <= _LARGEST:
+        raise UsageError(
+            f"A limit of {value:g} for {name} is none that a network could meet or miss: give "
+            f"{_SMALLEST:g} to {_LARGEST:g}."
+        )
     what, unit = name.rsplit("_", 1)
-    return f"{value:g}{unit}" if name == LATENCY else f"{what}_{value:g}{unit}"
+    number = f"{decimal.Decimal(repr(float(value))).normalize():f}"
+    return f"{number}{unit}" if name == LATENCY else f"{what}_{number}{unit}"
 
 
 def read_scenarios(path: str | os.PathLike) -> Scenarios:

@@ -176,8 +176,7 @@ class TrainStep:
         if self.teacher is Teacher.LARGEST:
             # The teacher normalizes with the batch's statistics, as published, and keeps its own.
             # A fixed arch makes a graph without slices and branches.
-            largest = self.largest.space.max()
-            logits = self.largest(images, largest, bn_update=KEEP_STATISTICS)
+            logits = self.largest(images, "largest", bn_update=KEEP_STATISTICS)
         seed = tf.random.experimental.stateless_fold_in(seed, group)
         if self.several:
             return self._subnets(images, targets, logits, sizes, seed)

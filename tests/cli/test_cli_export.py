@@ -17,12 +17,13 @@ from ofa_tf.spaces import get_space
 FLOAT = "--formats=keras,tflite_float32"
 SPACE = get_space("ofa_resnet_tiny")
 CLASSES = 3
+NAME = "_lat@8ms, für alle+"  # which Keras would refuse for a model
 
 
 @pytest.fixture(scope="session")
 def network(tmp_path_factory) -> pathlib.Path:
     """A net.config of our own, with its run.config, in a folder of the network's name."""
-    folder = tmp_path_factory.mktemp("networks") / "small_resnet"
+    folder = tmp_path_factory.mktemp("networks") / NAME
     write_net_config(SPACE.blueprint(SPACE.min(), CLASSES), folder)
     return folder / "net.config"
 
@@ -34,8 +35,8 @@ def exported(network, tmp_path_factory) -> pathlib.Path:
     ended = run("export", f"--net_config={network}", f"--workdir={workdir}", FLOAT)
     assert ended.code == 0, ended.err
     assert "the weights are made up" in ended.err
-    assert ended.message == f"The network is in {workdir / 'subnets' / 'small_resnet'}."
-    return workdir / "subnets" / "small_resnet"
+    assert ended.message == f"The network is in {workdir / 'subnets' / NAME}."
+    return workdir / "subnets" / NAME
 
 
 def read_card(folder) -> dict:
@@ -119,7 +120,7 @@ def test_images_of_a_job_calibrate_and_evaluate(job, network):
     args = [f"--net_config={network}", f"--workdir={job}", "--test_images=10", "--int8_images=8"]
     ended = run("export", *args)
     assert ended.code == 0, ended.err
-    folder = job / "subnets" / "small_resnet"
+    folder = job / "subnets" / NAME
     card = read_card(folder)
     assert card["classes"] == ["blue", "green", "red"]
     assert list(card["files"]) == ["keras", "tflite_float32", "tflite_int8"]
@@ -297,7 +298,7 @@ def test_weights_are_read(init, network, tmp_path):
     ended = run("export", *args)
     assert ended.code == 0, ended.err
     assert "made up" not in ended.err
-    folder = workdir / "subnets" / "small_resnet"
+    folder = workdir / "subnets" / NAME
     in_keras, in_tflite = logits(folder)
     assert_same(in_keras, in_tflite)
     model = load_specialized(network, init, normalization=(MEAN, STD))

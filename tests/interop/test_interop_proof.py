@@ -246,6 +246,7 @@ def _double_batch_norm(x, scale, offset, *, epsilon, is_training):
 def test_gradient_of_every_weight(pair, record_property, monkeypatch):
     """In double precision: in float32 activations that round to either side of a kink show."""
     monkeypatch.setattr(tf.compat.v1.nn, "fused_batch_norm", _double_batch_norm)
+    monkeypatch.setattr("ofa_tf.models.supernet.DTYPES", ("float64",))
     supernet = Supernet(pair.space, dtype="float64")
     for ours, theirs in zip(supernet.variables, pair.supernet.variables, strict=True):
         ours.assign(theirs.numpy().astype(np.float64))

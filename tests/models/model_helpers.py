@@ -68,7 +68,7 @@ def make_supernet(space: SearchSpace, seed: int = 0) -> Supernet:
     # Statistics near those of the largest net: far from them a deep net's signals explode, and
     # rounding with them.
     images = make_images(min(space.resolutions), 8, seed)
-    supernet(images, space.max(), bn_update=(0, 1))
+    supernet(images, "largest", bn_update=(0, 1))
     means, variances = (
         [v for v in supernet.non_trainable_variables if v.name == name]
         for name in ("moving_mean", "moving_variance")

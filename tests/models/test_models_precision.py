@@ -37,7 +37,7 @@ def test_logits_are_near_those_of_float32(supernet, mixed, index):
 
 
 def test_layers_compute_in_16_bits(mixed):
-    run = tf.function(lambda images: mixed(images, mixed.space.max(), training=True))
+    run = tf.function(lambda images: mixed(images, "largest", training=True))
     operations = run.get_concrete_function(tf.TensorSpec([4, 24, 24, 3])).graph.get_operations()
     for kind in ("Conv2D", "DepthwiseConv2dNative", "FusedBatchNormV3", "Relu6", "MatMul"):
         types = {op.outputs[0].dtype.name for op in operations if op.type == kind}
@@ -69,7 +69,7 @@ def test_gradients_of_every_variable_are_float32(supernet, mixed):
 
 def test_moving_statistics_are_not_rounded(mixed):
     """A share of 1/3 is no bfloat16 number, and 1 as `keep` changes nothing."""
-    images, arch = make_images(24, 8, seed=0), mixed.space.max()
+    images, arch = make_images(24, 8, seed=0), "largest"
     statistic = mixed.blocks[0].bn.moving_variance
     with mixed.kept_statistics():
         mixed(images, arch, bn_update=(0.0, 1.0))

@@ -22,11 +22,12 @@ def test_one_trace_per_mode(family):
     for mode, traces in (({}, 1), ({"training": True}, 2), ({"bn_update": KEEP_STATISTICS}, 3)):
         for index, arch in enumerate(archs):
             batch = images[RESOLUTIONS[index % len(RESOLUTIONS)]]
-            logits = supernet(batch, arch, **mode)
+            logits = supernet(batch, supernet.space.sizes(arch), **mode)
             assert logits.shape == (len(batch), NUM_CLASSES)
             assert supernet.num_traces == traces
     for index in range(5):
-        supernet(images[24], archs[index], bn_update=(index / 5, 0.2))
+        sizes = supernet.space.sizes(archs[index])
+        supernet(images[24], sizes, bn_update=(index / 5, 0.2))
     assert supernet.num_traces == 3
 
 
@@ -48,7 +49,7 @@ def test_one_trace_of_a_function_that_takes_the_sizes(supernet):
     for index, arch in enumerate(make_archs(space, 80)):
         images = make_images(RESOLUTIONS[index % 5], 2, seed=index)
         logits = run(images, space.sizes(arch))
-        assert deviation(logits, supernet(images, arch)) < 1e-5
+        assert deviation(logits, supernet(images, space.sizes(arch))) < 1e-5
     assert traces == 1
 
 
@@ -61,7 +62,7 @@ def test_a_fixed_arch_in_the_callers_graph(supernet, index):
     run = tf.function(lambda images: supernet(images, arch))
     images = make_images(arch.resolution, 4, seed=index)
     assert deviation(run(images), supernet.subnet(arch)(images)) < 1e-4
-    graph = run.get_concrete_function(tf.TensorSpec([4, 24, 24, 3])).graph
+    graph = run.get_concrete_function(tf.TensorSpec(images.shape)).graph
     assert not {op.type for op in graph.get_operations()} & {"If", "StatelessIf", "While"}
     assert supernet.num_traces == traces
 

@@ -149,12 +149,31 @@ def test_no_file(tmp_path):
         read_scenarios(tmp_path / "latin.yaml")
 
 
+@pytest.mark.parametrize(
+    ("limits", "name"),
+    [
+        ({"latency_ms": 20, "macs_m": 300.0}, "20ms-macs_300m"),
+        ({"macs_m": 1234567}, "macs_1234567m"),
+        ({"macs_m": 1e6, "file_kb": 2.5e7}, "macs_1000000m-file_25000000kb"),
+        ({"latency_ms": 0.00001}, "0.00001ms"),
+        ({"latency_ms": 20.000001}, "20.000001ms"),
+        ({"latency_ms": 0.1, "memory_kb": 120.5}, "0.1ms-memory_120.5kb"),
+    ],
+)
+def test_names_are_plain_and_tell_all(limits, name):
+    assert scenario_name(limits) == name
+
+
+@pytest.mark.parametrize("limit", [1e300, 1e-300, float("inf")])
+def test_a_limit_that_is_none_gets_no_name(limit):
+    with pytest.raises(UsageError, match=r"for macs_m is none .* give 1e-09 to 1e"):
+        scenario_name({"macs_m": limit})
+
+
 @given(
     st.dictionaries(
         st.sampled_from(("latency_ms", *MEASURES)),
-        st.lists(
-            st.floats(1e-3, 1e6).map(lambda v: float(f"{v:g}")), min_size=1, max_size=4, unique=True
-        ),
+        st.lists(st.floats(1e-9, 1e12), min_size=1, max_size=4, unique=True),
         min_size=1,
         max_size=3,
     )
