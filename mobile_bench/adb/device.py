@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mobile_bench.adb import FOLDER
 from mobile_bench.adb.errors import DeviceError, refusal
 from mobile_bench.adb.wire import (
     LostError,
@@ -34,8 +35,6 @@ from mobile_bench.errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from mobile_bench.adb.server import Adb
-
-FOLDER = "/data/local/tmp/mobile_bench"  # all that is ever written on a device is in here
 
 _ANSWER_SECS = 10.0  # for the server, or a device, to take a request
 _IDLE_SECS = 30.0  # for each piece of a file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mobile_bench.adb import FOLDER
 from mobile_bench.errors import FailureError, one_line
 
 ADVICE = {
@@ -43,7 +44,12 @@ def refusal(label: str, answer: str) -> DeviceError:
     for word, kind, advice in (
         ("No space left", "storage", "free some space on the phone; `mobile-bench clean` removes"
          " what was put there"),
-        ("Disk quota exceeded", "storage", "free some space on the phone"),
+        ("Disk quota exceeded", "storage", "free some space on the phone; `mobile-bench clean`"
+         " removes what was put there"),
+        ("Permission denied", "refused", "root's own files are in the way, as `adb root` makes"
+         f" them: `adb root`, then `adb shell rm -rf {FOLDER}`"),
+        ("File exists", "refused", "something else is in its place: `mobile-bench clean` removes"
+         " it"),
         ("unauthorized", "unauthorized", ADVICE["unauthorized"]),
         ("authorizing", "unauthorized", ADVICE["authorizing"]),
         ("offline", "offline", ADVICE["offline"]),

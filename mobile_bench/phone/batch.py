@@ -18,12 +18,13 @@ MAX_CHARS = 1 << 20  # of one part of a run's output; what is more is cut off
 RESULT_FILE = "jobs/result.pb"
 PROFILE_FILE = "jobs/profile.csv"
 
-# mksh and toybox only. `echo` alone ends a line that the part before may have left open. The tool
-# gets no input, since that would be the script's own where a shell reads it from there.
+# mksh and toybox only. What goes through the runs may be a subshell, of which $$ is not the number.
+# `echo` alone ends a line that the part before may have left open. The tool gets no input, as that
+# would be the script's own where a shell reads it from there.
 _SCRIPT = """\
 cd {folder} || exit 1
 token={token}
-echo $$ >jobs/shell
+sh -c 'echo $PPID' >jobs/shell
 state() (
 {state}
 )

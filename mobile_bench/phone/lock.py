@@ -39,10 +39,16 @@ _READ_HOLDER = f"""\
 holder=
 {{ read -r holder <{_LOCK}/holder; }} 2>/dev/null
 """
+# A full disk refuses a folder, too, or what root or somebody else has put in its place: then nobody
+# has the lock, and mkdir's own words say what is wrong.
 _ACQUIRE = f"""\
 mkdir -p {FOLDER} || exit 1
-if mkdir {_LOCK} 2>/dev/null; then
+if said=$(mkdir {_LOCK} 2>&1); then
 {_WRITE}exit
+fi
+if [ -h {_LOCK} ] || [ ! -d {_LOCK} ]; then
+echo "$said" >&2
+exit 1
 fi
 {_READ_HOLDER}echo "holder $holder"
 {{ read -r stamp <{_LOCK}/stamp; }} 2>/dev/null
@@ -55,18 +61,24 @@ echo "now $now"
 # for moments; one that is seen for seconds was left by a connection that broke.
 _TAKE_OVER = f"""\
 if [ -n "$force" ]; then rmdir {_LOCK}/guard 2>/dev/null; fi
-mkdir {_LOCK}/guard 2>/dev/null || exit 0
+if ! said=$(mkdir {_LOCK}/guard 2>&1); then
+if [ -d {_LOCK}/guard ] || [ ! -d {_LOCK} ]; then exit; fi
+echo "$said" >&2
+exit 1
+fi
 {_READ_HOLDER}if [ "$holder" = "$old" ]; then
 {_WRITE}fi
 rmdir {_LOCK}/guard
 """
+# A disk that is full by now gives no room for the guard.
 _RELEASE = f"""\
-mkdir {_LOCK}/guard 2>/dev/null || exit 0
+if ! mkdir {_LOCK}/guard 2>/dev/null && [ -d {_LOCK}/guard ]; then exit; fi
 {_READ_HOLDER}if [ "$holder" = "$line" ]; then
 rm -rf {_LOCK}
 else
-rmdir {_LOCK}/guard
+rmdir {_LOCK}/guard 2>/dev/null
 fi
+exit 0
 """
 
 
@@ -94,7 +106,8 @@ class DeviceLock:
         """Takes the lock, or stamps it where this session has it already.
 
         Raises:
-            DeviceError: "locked", with who has it; or the device does not answer.
+            DeviceError: "locked", with who has it; "storage" or "refused" where none can be made;
+                or the device does not answer.
         """
         _held.add(self._line)
         found = _Found("", None, None)

@@ -10,9 +10,9 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TypeVar
 
 from mobile_bench.adb.device import FOLDER, AdbDevice, Script
-from mobile_bench.adb.errors import DeviceError
+from mobile_bench.adb.errors import DeviceError, refusal
 from mobile_bench.adb.server import Adb, find_adb
-from mobile_bench.errors import FailureError, RunError, TargetError, UsageError, one_line
+from mobile_bench.errors import FailureError, RunError, TargetError, UsageError
 from mobile_bench.models import ModelFile
 from mobile_bench.phone.apk import ApkRunner
 from mobile_bench.phone.batch import BatchReader, Run, end_script, make_script
@@ -134,6 +134,7 @@ class Phone:
         """Ends what runs, restores the screen and gives back the lock; see `Target.close`."""
         with self._closing:
             if not self._locked:
+                self._lock.forget()  # it may be there all the same: only its answer was lost
                 return
             self._locked = False
             try:
@@ -337,7 +338,7 @@ def open_phones(
     try:
         for name in _expand(adb, names):
             try:
-                opened.append(Phone(adb.phone(_serial(adb, name)), settings, options, stop))
+                opened.append(_open_phone(adb.phone(_serial(adb, name)), settings, options, stop))
             except (FailureError, UsageError) as error:
                 errors.append(error)
                 opened.append(LostPhone(name, str(error).removeprefix(f"{name}: ")))
@@ -348,6 +349,18 @@ def open_phones(
             target.close()
         raise
     return opened
+
+
+def _open_phone(
+    device: AdbDevice, settings: Settings, options: TargetOptions, stop: threading.Event
+) -> Phone:
+    """Opens a phone, once more where it is there and just an answer of it was lost."""
+    try:
+        return Phone(device, settings, options, stop)
+    except DeviceError as error:
+        if error.kind != "gone" or device.state() != "device":
+            raise
+    return Phone(device, settings, options, stop)
 
 
 def _as_one(errors: Sequence[FailureError | UsageError]) -> FailureError | UsageError:
@@ -398,12 +411,12 @@ def _clean_one(device: AdbDevice) -> None:
     try:
         DeviceLock(device, _END_SECS).acquire()
     except DeviceError as error:
-        if error.kind != "storage":  # a full phone holds no lock, and needs this most
+        if error.kind not in ("storage", "refused"):  # nobody has a lock that cannot be made
             raise
     device.shell(Script(end_script(FOLDER)), timeout_secs=_END_SECS)
     done = device.shell(["rm", "-rf", FOLDER], timeout_secs=_END_SECS)
     if done.exit_code:
-        raise FailureError(f"{FOLDER} is not gone: {one_line(done.stderr or done.stdout)}")
+        raise refusal(f"{FOLDER} is not gone: ", done.stderr or done.stdout)
 
 
 def _expand(adb: Adb, names: Sequence[str]) -> list[str]:

@@ -151,6 +151,22 @@ def test_a_phone_that_stops_answering_is_lost(phone, options, paths, monkeypatch
     assert "2 of 3 models are left; resume to go on with them" in outcome.line
 
 
+@pytest.mark.parametrize("call", ["getprop", "mkdir -p", "sha256sum", "--help"])
+def test_an_answer_that_is_lost_while_a_phone_is_opened(call, phone, options, paths):
+    """The exit code of one call is lost, after the call was made; the second time all is well."""
+    phone.faults.add(Fault("drop", on="shell", match=call))
+    outcome = run_session(paths, phone.serial, options)
+    assert (outcome.measured, outcome.lines) == (["a", "b", "c"], [])
+    assert not (phone.root / "data/local/tmp/mobile_bench/lock").exists()
+
+
+def test_answers_that_are_lost_again_and_again_are_told(phone, options, paths):
+    phone.faults.add(Fault("drop", on="shell", match="--help", times=None))
+    outcome = run_session(paths, phone.serial, options)
+    assert "the connection was lost" in outcome.line
+    assert not (phone.root / "data/local/tmp/mobile_bench/lock").exists()
+
+
 def test_an_unauthorized_phone_says_what_to_do(make_phone, adb, options, paths):
     phone = make_phone(connect=False)
     phone.authorized = False
