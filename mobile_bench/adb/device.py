@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mobile_bench.adb import FOLDER
-from mobile_bench.adb.errors import DeviceError, refusal
+from mobile_bench.adb.errors import DeviceError, refusal, unusable
 from mobile_bench.adb.wire import (
     LostError,
     RefusedError,
@@ -201,8 +201,7 @@ class AdbDevice:
 
     def _is_ready(self, stop: threading.Event) -> bool:
         state = self.state()
-        if state == "" and ":" in self.serial:
-            # adb forgets a Wi-Fi device that it has lost; a serial with a colon is its address.
+        if state == "" and self._adb.can_connect(self.serial):
             with contextlib.suppress(UsageError):
                 self._adb.connect(self.serial, stop)
         elif state == "device":
@@ -290,7 +289,8 @@ class AdbDevice:
             return DeviceError(
                 "gone", f"{self.serial}: the connection was lost ({one_line(reason)}); try again"
             )
-        return refusal(f"{self.serial}: ", f"device {state}" if state else "not found")
+        label = f"{self.serial}: "
+        return unusable(label, state) if state else refusal(label, "not found")
 
 
 class Pusher:

@@ -17,6 +17,7 @@ from datetime import datetime, timezone
 MAX_CHARS = 1 << 20  # of one part of a run's output; what is more is cut off
 RESULT_FILE = "jobs/result.pb"
 PROFILE_FILE = "jobs/profile.csv"
+_PARTS = ("before", "result", "profile", "crash")  # that begin with a marker of their name
 
 # mksh and toybox only. What goes through the runs may be a subshell, of which $$ is not the number.
 # `echo` alone ends a line that the part before may have left open. The tool gets no input, as that
@@ -115,7 +116,8 @@ class Run:
         started: When the tool was started, UTC, ISO 8601, by this host's clock.
         lines: Lines of each part: "before" and "after" (the device's state; "before" is the
             "after" of the run before it in the batch), "out" and "err" (the tool's output),
-            "result" and "profile" (its files, where it wrote them).
+            "result" and "profile" (its files, where it wrote them), "crash" (what the phone's log
+            has of an app that gave no result).
         cut: Parts of which only the beginning is there.
     """
 
@@ -231,4 +233,4 @@ class BatchReader:
         if word == "log" and stream == "out":
             run._drop("out")  # the log's lines until here are of other runs
             return "out"
-        return word if word in ("before", "result", "profile") and stream == "out" else None
+        return word if word in _PARTS and stream == "out" else None

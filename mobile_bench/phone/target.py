@@ -10,13 +10,14 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TypeVar
 
 from mobile_bench.adb.device import FOLDER, AdbDevice, Script
-from mobile_bench.adb.errors import DeviceError, refusal
+from mobile_bench.adb.errors import DeviceError, refusal, unusable
 from mobile_bench.adb.server import Adb, find_adb
 from mobile_bench.errors import FailureError, RunError, TargetError, UsageError
 from mobile_bench.models import ModelFile
-from mobile_bench.phone.apk import ApkRunner
+from mobile_bench.phone.apk import PACKAGE, ApkRunner
 from mobile_bench.phone.batch import BatchReader, Run, end_script, make_script
 from mobile_bench.phone.binary import BinaryRunner
+from mobile_bench.phone.crash import read_crash
 from mobile_bench.phone.description import describe_phone, read_state, state_script
 from mobile_bench.phone.install import make_folders, push_models
 from mobile_bench.phone.lock import DeviceLock
@@ -216,7 +217,7 @@ class Phone:
                 cpus=self._cpus,
             )
         except RunError as error:
-            return RunFailure(file.path, str(error))
+            return RunFailure(file.path, read_crash(run.text("crash"), PACKAGE) or str(error))
 
     def _persist(self, action: Callable[[], _T]) -> _T:
         """Does something that may be done twice, again when the phone was lost in it.
@@ -247,9 +248,8 @@ class Phone:
         self.notice(f"{self._text(error)}; waiting for it, {_BACK_SECS:g} s at most")
         if not self._phone.wait(_BACK_SECS, self._stop):
             self._check_stop()
-            raise TargetError(
-                f"{self._text(error)}; it did not come back within {_BACK_SECS:g} s"
-            ) from error
+            why = f"{self._text(error)}; it did not come back within {_BACK_SECS:g} s"
+            raise TargetError(why + self._elsewhere()) from error
         try:
             with self._not_closed():
                 self._lock.acquire()
@@ -258,6 +258,13 @@ class Phone:
                     self._screen.set()
         except DeviceError as again:
             raise TargetError(self._text(again)) from again
+
+    def _elsewhere(self) -> str:
+        """Returns in which state a phone is that did not come back, for the end of a message."""
+        with contextlib.suppress(DeviceError):
+            if (state := self._phone.state()) not in ("", "device", "offline"):
+                return f": {unusable('', state)}"
+        return ""
 
     @contextlib.contextmanager
     def _not_closed(self) -> Iterator[None]:
@@ -338,7 +345,7 @@ def open_phones(
     try:
         for name in _expand(adb, names):
             try:
-                opened.append(_open_phone(adb.phone(_serial(adb, name)), settings, options, stop))
+                opened.append(_open_phone(_find(adb, name), settings, options, stop))
             except (FailureError, UsageError) as error:
                 errors.append(error)
                 opened.append(LostPhone(name, str(error).removeprefix(f"{name}: ")))
@@ -400,7 +407,7 @@ def clean(names: Sequence[str], options: TargetOptions) -> dict[str, str]:
     outcome = {}
     for name in _expand(adb, names):
         try:
-            _clean_one(adb.phone(_serial(adb, name)))
+            _clean_one(_find(adb, name))
             outcome[name] = ""
         except FailureError as error:
             outcome[name] = str(error).removeprefix(f"{name}: ")
@@ -431,7 +438,17 @@ def _expand(adb: Adb, names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(listed))
 
 
-def _serial(adb: Adb, name: str) -> str:
-    """Returns the serial of a phone, which is connected first where it is an address."""
-    is_known = any(found.serial == name for found in adb.attached())
-    return adb.connect(name) if not is_known and ("." in name or ":" in name) else name
+def _find(adb: Adb, name: str) -> AdbDevice:
+    """Returns a phone, which is connected first where it is an address.
+
+    Raises:
+        UsageError: The name is none.
+        DeviceError: It cannot be connected, or is not in Android: there is a shell in recovery and
+            the like, too.
+    """
+    states = {found.serial: found.state for found in adb.attached()}
+    if name not in states and ("." in name or ":" in name):
+        name = adb.connect(name)
+    if states.get(name, "device") != "device":
+        raise unusable(f"{name}: ", states[name])
+    return adb.phone(name)
