@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from mobile_bench.adb.device import AdbDevice
 from mobile_bench.adb.errors import ADVICE, DeviceError
 from mobile_bench.adb.wire import LostError, RefusedError, StoppedError, Wire
 from mobile_bench.errors import UsageError, one_line
+from mobile_bench.scratch import temporary_file
 
 _PORT = 5037
 _START_SECS = 30.0  # for the server to start
@@ -198,7 +198,7 @@ class Adb:
 
     def _start(self) -> None:
         """Starts the server quietly, and so that Ctrl-C in this terminal does not reach it."""
-        with self._starting, tempfile.TemporaryFile() as log:
+        with self._starting, temporary_file() as log:
             if self.is_up():
                 return  # another thread was first
             try:

@@ -13,14 +13,13 @@ from collections.abc import Sequence
 from mobile_bench.adb.device import AdbDevice
 from mobile_bench.errors import FailureError, UsageError, one_line
 from mobile_bench.models import ModelFile
+from mobile_bench.phone.batch import PACKAGE
 from mobile_bench.phone.binary import tool_options
 from mobile_bench.phone.crash import TAGS
 from mobile_bench.phone.install import remote_model
 from mobile_bench.results import Settings, Tool
 from mobile_bench.target import TargetOptions
 from mobile_bench.tool import command as tool
-
-PACKAGE = "org.tensorflow.lite.benchmark"
 
 _START = ["am", "start", "-S", "-n", f"{PACKAGE}/.BenchmarkModelActivity", "--es", "args"]
 _SHELL_SECS = 60.0
@@ -35,6 +34,7 @@ _LAUNCHER = """\
 logcat -c
 mark="$token $index log"
 log -t tflite "$mark"
+echo >jobs/app
 {start} "$*" || return
 polls=0
 gone=0
@@ -108,10 +108,6 @@ class ApkRunner:
     def command(self, file: ModelFile) -> str:
         """Returns the command line as it is recorded: what to type on the phone for this run."""
         return shlex.join([*_START, " ".join(self.words(file))])
-
-    def end(self, device: AdbDevice) -> None:
-        """Ends the app. Raises DeviceError."""
-        device.shell(["am", "force-stop", PACKAGE], timeout_secs=_SHELL_SECS)
 
 
 def _identify(device: AdbDevice) -> tuple[str, str]:

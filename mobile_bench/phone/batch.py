@@ -17,6 +17,7 @@ from datetime import datetime, timezone
 MAX_CHARS = 1 << 20  # of one part of a run's output; what is more is cut off
 RESULT_FILE = "jobs/result.pb"
 PROFILE_FILE = "jobs/profile.csv"
+PACKAGE = "org.tensorflow.lite.benchmark"  # the app of benchmark_model
 _PARTS = ("before", "result", "profile", "crash")  # that begin with a marker of their name
 
 # mksh and toybox only. What goes through the runs may be a subshell, of which $$ is not the number.
@@ -52,12 +53,12 @@ if [ -f {profile} ]; then out $index profile; cat {profile}; fi
 both $index end
 }}
 {runs}
-rm -f jobs/shell jobs/tool {result} {profile}
+rm -f jobs/shell jobs/tool jobs/app {result} {profile}
 """
 
 # Ends what a batch left running, and removes what it left. A process number may be another
 # process's by now: only what has our folder in its command line is ended. Its words end in NULs,
-# which every shell leaves out, and at which some greps stop.
+# which every shell leaves out, and at which some greps stop. An app is none of our processes.
 _END_SCRIPT = """\
 cd {folder}/jobs 2>/dev/null || exit 0
 for name in shell tool; do
@@ -69,7 +70,8 @@ case "$pid" in
 esac
 fi
 done
-rm -f shell tool ./*.sh ./*.pb ./*.csv
+if [ -f app ]; then am force-stop {package}; fi
+rm -f shell tool app ./*.sh ./*.pb ./*.csv
 """
 
 
@@ -102,7 +104,8 @@ def end_script(folder: str) -> str:
 
     It is for when no batch should be on.
     """
-    return _END_SCRIPT.format(folder=shlex.quote(folder), mark=shlex.quote(folder))
+    quoted = shlex.quote(folder)
+    return _END_SCRIPT.format(folder=quoted, mark=quoted, package=PACKAGE)
 
 
 @dataclass

@@ -17,6 +17,7 @@ from mobile_bench.adb.errors import DeviceError, refusal
 from mobile_bench.errors import FailureError
 from mobile_bench.models import ModelFile
 from mobile_bench.phone.batch import end_script
+from mobile_bench.phone.screen import restore_script
 
 _SHELL_SECS = 60.0
 _HASHED_PER_SEC = 20e6  # bytes, by a slow phone
@@ -27,6 +28,11 @@ _LARGEST_FILE = 2**31
 _SUM_LINE = re.compile(r"([0-9a-f]{64})[ *]+(/\S+)", re.ASCII)
 
 
+def end_session_script() -> str:
+    """Returns shell text that ends, and puts right, what a session left that was killed."""
+    return restore_script() + end_script(FOLDER)
+
+
 def make_folders(device: AdbDevice) -> None:
     """Makes the folders, which an app may read as well, and ends what an earlier session left.
 
@@ -34,7 +40,7 @@ def make_folders(device: AdbDevice) -> None:
         DeviceError: They cannot be made, or the phone does not answer.
     """
     folders = f"{FOLDER} {FOLDER}/models {FOLDER}/jobs"
-    script = f"mkdir -p {folders} && chmod 755 {folders} || exit 1\n{end_script(FOLDER)}"
+    script = f"mkdir -p {folders} && chmod 755 {folders} || exit 1\n{end_session_script()}"
     done = device.shell(Script(script), timeout_secs=_SHELL_SECS)
     if done.exit_code:
         raise refusal(f"{device.serial}: {FOLDER}: ", done.stderr or done.stdout)

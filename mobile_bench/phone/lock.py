@@ -8,7 +8,6 @@ process has ended, its stamp is old, or the phone was started again.
 from __future__ import annotations
 
 import os
-import platform
 import re
 import secrets
 import shlex
@@ -20,6 +19,7 @@ from typing import NamedTuple
 from mobile_bench.adb.device import FOLDER, AdbDevice, Script
 from mobile_bench.adb.errors import DeviceError, refusal
 from mobile_bench.errors import one_line
+from mobile_bench.processes import is_running, this_host
 
 _held: set[str] = set()  # the holder's lines of this process's locks
 
@@ -100,7 +100,7 @@ class DeviceLock:
     ) -> None:
         self._device = device
         self._sleep = sleep
-        self._line = f"{secrets.token_hex(16)} {round(lasting_secs)} {os.getpid()} {_this_host()}"
+        self._line = f"{secrets.token_hex(16)} {round(lasting_secs)} {os.getpid()} {this_host()}"
 
     def acquire(self) -> None:
         """Takes the lock, or stamps it where this session has it already.
@@ -175,9 +175,9 @@ class _Found:
         if not self.line:
             return not is_new
         holder = self._holder()
-        if holder.host == _this_host():
+        if holder.host == this_host():
             was_ours = holder.process == os.getpid() and self.line not in _held
-            if was_ours or not _is_running(holder.process):
+            if was_ours or not is_running(holder.process):
                 return True
         if self.now is None:
             return False
@@ -213,23 +213,3 @@ class _Holder(NamedTuple):
     lasting_secs: int
     process: int | None
     host: str
-
-
-def _this_host() -> str:
-    """Returns a name of this host, and of its process numbers: a container has its own."""
-    name = re.sub(r"[^\w.-]", "_", platform.node(), flags=re.ASCII)[:100] or "unnamed"
-    try:
-        numbers = re.sub(r"\D", "", os.readlink("/proc/self/ns/pid"))
-    except OSError:  # not Linux: one set of numbers
-        numbers = ""
-    return f"{name}/{numbers}"
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True

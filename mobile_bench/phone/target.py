@@ -14,12 +14,12 @@ from mobile_bench.adb.errors import DeviceError, refusal, unusable
 from mobile_bench.adb.server import Adb, find_adb
 from mobile_bench.errors import FailureError, RunError, TargetError, UsageError
 from mobile_bench.models import ModelFile
-from mobile_bench.phone.apk import PACKAGE, ApkRunner
-from mobile_bench.phone.batch import BatchReader, Run, end_script, make_script
+from mobile_bench.phone.apk import ApkRunner
+from mobile_bench.phone.batch import PACKAGE, BatchReader, Run, end_script, make_script
 from mobile_bench.phone.binary import BinaryRunner
 from mobile_bench.phone.crash import read_crash
 from mobile_bench.phone.description import describe_phone, read_state, state_script
-from mobile_bench.phone.install import make_folders, push_models
+from mobile_bench.phone.install import end_session_script, make_folders, push_models
 from mobile_bench.phone.lock import DeviceLock
 from mobile_bench.phone.record import make_measurement
 from mobile_bench.phone.screen import Screen
@@ -281,8 +281,6 @@ class Phone:
     def _end(self) -> None:
         """Ends what a batch left running on the phone. Raises DeviceError."""
         self._phone.shell(Script(end_script(FOLDER)), timeout_secs=_END_SECS)
-        if self._runner is not None:
-            self._runner.end(self._phone)
 
     def _check_stop(self) -> None:
         if self._stop.is_set():
@@ -420,7 +418,7 @@ def _clean_one(device: AdbDevice) -> None:
     except DeviceError as error:
         if error.kind not in ("storage", "refused"):  # nobody has a lock that cannot be made
             raise
-    device.shell(Script(end_script(FOLDER)), timeout_secs=_END_SECS)
+    device.shell(Script(end_session_script()), timeout_secs=_END_SECS)
     done = device.shell(["rm", "-rf", FOLDER], timeout_secs=_END_SECS)
     if done.exit_code:
         raise refusal(f"{FOLDER} is not gone: ", done.stderr or done.stdout)
