@@ -228,9 +228,9 @@ def _define_run(values: flags.FlagValues) -> None:
         kind(name, default, text, flag_values=values)
 
     define(
-        flags.DEFINE_multi_string,
+        flags.DEFINE_string,
         "models",
-        [],
+        "",
         "Files or patterns with commas between, besides the plain arguments.",
     )
     define(
@@ -258,7 +258,7 @@ def _run(values: flags.FlagValues, arguments: list[str]) -> None:
     settings = Settings(**{name: values[name].value for name in _SETTINGS_HELP})
     named = {name: values[name].value for name in _OPTIONS_HELP}
     options = TargetOptions(**named, environ=os.environ)
-    paths = list(dict.fromkeys([*split_and_expand(values.models), *expand(arguments)]))
+    paths = list(dict.fromkeys([*split_and_expand(values.models or ""), *expand(arguments)]))
     if not paths:
         raise UsageError("no models: give .tflite files or patterns, or --models=PATTERN[,..]")
     session.check(values.rounds, values.cooldown_secs)

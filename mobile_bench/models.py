@@ -60,25 +60,23 @@ def expand(patterns: Iterable[str]) -> list[str]:
     return list(paths)
 
 
-def split_and_expand(lists: Iterable[str]) -> list[str]:
-    """Returns the paths that lists of patterns with commas between name, as `expand` does.
+def split_and_expand(patterns: str) -> list[str]:
+    """Returns the paths that patterns with commas between name, as `expand` does.
 
     A comma may also be in a name: of the words that it parts, those belong together that name
-    something together, and nothing alone.
+    something together, and no file alone.
 
     Raises:
         UsageError: A pattern matches nothing, or is empty.
     """
-    paths: dict[str, None] = {}
-    for text in lists:
-        words = text.split(",")
-        if _matches(text):
-            words = [text]
-        while words:
-            count = _together(words)
-            paths.update(dict.fromkeys(expand([",".join(words[:count])])))
-            del words[:count]
-    return list(paths)
+    words = [patterns] if _matches(patterns) else patterns.split(",") if patterns else []
+    parted = []
+    while words:
+        count = _together(words)
+        pattern = ",".join(words[:count])
+        parted.append(pattern if _matches(pattern) else pattern.strip())
+        del words[:count]
+    return expand(parted)
 
 
 def _together(words: Sequence[str]) -> int:

@@ -406,9 +406,15 @@ def test_a_list_of_names_with_and_without_commas(recorded, tmp_path, monkeypatch
     for name in ("a.tflite", "b,c.tflite", "d,e,f.tflite", "b"):
         (tmp_path / name).write_bytes(b"model")
     asked = recorded()
-    models = "--models=a.tflite,d,e,f.tflite,[a].tflite,missing.tflite"
-    assert cli.main(["mobile-bench", models, "--models=b,c.tflite", "b"]) == 0
-    assert asked.paths == ["a.tflite", "d,e,f.tflite", "missing.tflite", "b,c.tflite", "b"]
+    (tmp_path / "d").mkdir()  # a folder is no model
+    models = "--models=a.tflite,d,e,f.tflite,[a].tflite, missing.tflite,b"
+    assert cli.main(["mobile-bench", models, "b,c.tflite"]) == 0
+    assert asked.paths == ["a.tflite", "d,e,f.tflite", "missing.tflite", "b", "b,c.tflite"]
+    assert cli.main(["mobile-bench", "--models=b,c.tflite"]) == 0
+    assert asked.paths == ["b,c.tflite"]
+    assert cli.main(["mobile-bench", "--models=", "b"]) == 0
+    assert asked.paths == ["b"]
+    assert cli.main(["mobile-bench", "--models=a.tflite,"]) == 2
 
 
 class Recorded:

@@ -7,10 +7,11 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from phone_helpers import make_options, remote_files, run_session, write_models
+from phone_helpers import SETTINGS, make_options, remote_files, run_session, write_models
 from stand_in import OLD, Answer, Fault, make_tool
 
 from mobile_bench.adb import device as adb_device
@@ -151,6 +152,13 @@ def test_a_phone_that_stops_answering_is_lost(phone, options, paths, monkeypatch
     phone.thaw()
     assert outcome.measured == ["a"]
     assert "2 of 3 models are left; resume to go on with them" in outcome.line
+
+
+def test_a_session_with_adbd_before_android_9(phone, options, paths):
+    phone.faults.add(Fault("late", on="shell", times=None))
+    outcome = run_session(paths, phone.serial, options, settings=replace(SETTINGS, screen="on"))
+    assert (outcome.measured, outcome.lines) == (["a", "b", "c"], [])
+    assert clean([phone.serial], options) == {phone.serial: ""}
 
 
 @pytest.mark.parametrize("call", ["getprop", "mkdir -p", "sha256sum", "--help"])
