@@ -33,9 +33,9 @@ _USAGE = """mobile-bench: measure how long .tflite files take, on Android phones
   mobile-bench table runs.jsonl            the results of a file, --format=csv for all of them
   mobile-bench compare a.jsonl b.jsonl     what changed from one file to another
 
-Each command has its own --help. Exit code: 0 all measured, 1 something failed, 2 wrong usage, 130
-or 143 interrupted. Whatever it is, the rows measured until then are in the file. A measurement that
-cannot be trusted is marked invalid, with the reasons, in the table and in its row.
+Each command has its own --help. Exit code: 0 all measured, 1 something failed, 2 wrong usage, 129,
+130 or 143 interrupted. Whatever it is, the rows measured until then are in the file. A measurement
+that cannot be trusted is marked invalid, with the reasons, in the table and in its row.
 """
 
 _SETTINGS_HELP = {

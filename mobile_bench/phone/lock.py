@@ -40,13 +40,19 @@ holder=
 {{ read -r holder <{_LOCK}/holder; }} 2>/dev/null
 """
 # A full disk refuses a folder, too, or what root or somebody else has put in its place: then nobody
-# has the lock, and mkdir's own words say what is wrong.
+# has the lock, and mkdir's own words say why. One that is given back just now is tried once more.
 _ACQUIRE = f"""\
 mkdir -p {FOLDER} || exit 1
+for attempt in 1 2; do
 if said=$(mkdir {_LOCK} 2>&1); then
 {_WRITE}exit
 fi
-if [ -h {_LOCK} ] || [ ! -d {_LOCK} ]; then
+if [ -d {_LOCK} ] && [ ! -h {_LOCK} ]; then
+said=
+break
+fi
+done
+if [ "$said" ]; then
 echo "$said" >&2
 exit 1
 fi
