@@ -162,7 +162,7 @@ class _Interruption:
     def __enter__(self) -> None:
         self._former = {}
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGHUP):
+            for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
                 if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks for
                     self._former[number] = signal.signal(number, self._interrupt)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import platform
@@ -150,14 +149,16 @@ class RowWriter:
     def _exclude_others(self) -> None:
         """Locks the file as long as it is open. The system gives a killed process's lock back."""
         try:
+            import fcntl
+
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise FailureError(
                 f"{self._path}: {_lock_holder(self._file.fileno())} appends to it; wait for its "
                 "end, or give another file"
             ) from None
-        except OSError:
-            return  # a file system without locks
+        except (ImportError, OSError):
+            return  # a file system without locks, or Windows
 
     def _finish_last_line(self) -> None:
         self._file.seek(0)

@@ -240,6 +240,16 @@ def test_an_interruption_keeps_the_rows_and_ends_the_worker(long_run, number):
     assert not is_running(worker)
 
 
+def test_a_command_under_nohup_outlives_its_terminal():
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with cli._Interruption():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, former)
+
+
 def wait_until_gone(pid: int, secs: float = 10.0) -> None:
     deadline = time.monotonic() + secs
     while is_running(pid):
