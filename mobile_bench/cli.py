@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import io
 import os
@@ -9,17 +10,17 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from absl import flags
 
-from mobile_bench.errors import FailureError, UsageError, one_line
-from mobile_bench.models import expand
+from mobile_bench.errors import FailureError, UsageError, one_line, printable
+from mobile_bench.models import expand, split_and_expand
 from mobile_bench.results import DELEGATES, SCREENS, Measurement, Settings
 from mobile_bench.target import RUNNERS, Target, TargetOptions
 
 if TYPE_CHECKING:
+    from mobile_bench.rows import RowWriter
     from mobile_bench.summary import Summary
 
 _USAGE = """mobile-bench: measure how long .tflite files take, on Android phones and on this host.
@@ -32,9 +33,9 @@ _USAGE = """mobile-bench: measure how long .tflite files take, on Android phones
   mobile-bench table runs.jsonl            the results of a file, --format=csv for all of them
   mobile-bench compare a.jsonl b.jsonl     what changed from one file to another
 
-Each command has its own --help. Exit code: 0 all measured, 1 something failed, 2 wrong usage, 130
-or 143 interrupted. Whatever it is, the rows measured until then are in the file. A measurement that
-cannot be trusted is marked invalid, with the reasons, in the table and in its row.
+Each command has its own --help. Exit code: 0 all measured, 1 something failed, 2 wrong usage, 129,
+130 or 143 interrupted. Whatever it is, the rows measured until then are in the file. A measurement
+that cannot be trusted is marked invalid, with the reasons, in the table and in its row.
 """
 
 _SETTINGS_HELP = {
@@ -83,23 +84,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     interruption = _Interruption()
     try:
         with interruption:
-            return _main(list(sys.argv if argv is None else argv))
+            _main(list(sys.argv if argv is None else argv))
+            print(end="", flush=True)  # else Python does so at its exit, and complains
+            return 0
     except (UsageError, flags.Error) as error:
-        print(f"mobile-bench: {error}", file=sys.stderr)
-        return 2
+        return _end(printable(str(error)), 2)
     except FailureError as error:
-        print(f"mobile-bench: {error}", file=sys.stderr)
-        return 1
+        return _end(str(error), 1)
     except KeyboardInterrupt:
-        print("mobile-bench: interrupted", file=sys.stderr)
-        return interruption.exit_code
-    except BrokenPipeError:
-        # Whoever read the table has left. Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _end("interrupted", interruption.exit_code)
+    except MemoryError:
+        return _end("there is not enough memory; give it more (ulimit -v), or less to do", 1)
+    except BrokenPipeError:  # whoever read the table has left
+        _drop_output()
         return 1
+    except OSError as error:
+        where = "standard output" if error.filename is None else error.filename
+        return _end(printable(f"{where}: {error.strerror or error}"), 1)
 
 
-def _main(argv: list[str]) -> int:
+def _end(message: str, code: int) -> int:
+    """Says how the command ended, where there is somebody to hear it, and returns the code."""
+    with contextlib.suppress(OSError):
+        print(f"mobile-bench: {message}", file=sys.stderr, flush=True)
+    try:
+        print(end="", flush=True)
+    except OSError:  # a full disk, or a reader that has left
+        _drop_output()
+    return code
+
+
+def _drop_output() -> None:
+    """Forgets what could not be printed: Python would try, and complain, again at its exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _main(argv: list[str]) -> None:
     named = len(argv) > 1 and argv[1] in _COMMANDS
     command = _COMMANDS[argv.pop(1) if named else "run"]
     values = flags.FlagValues()  # apart from those of any other command in the process
@@ -111,12 +131,10 @@ def _main(argv: list[str]) -> int:
     if values.help:
         print(f"{command.usage}\nflags (also from a file: --flagfile=FILE):")
         print(_describe_flags(values))
-        return 0
-    if values.version:
+    elif values.version:
         print(_versions())
-        return 0
-    command.run(values, arguments)
-    return 0
+    else:
+        command.run(values, arguments)
 
 
 def _versions() -> str:
@@ -132,7 +150,7 @@ def _versions() -> str:
 
 
 class _Interruption:
-    """Within it SIGTERM ends the command in order, as Ctrl-C does.
+    """Within it SIGTERM, and the end of the terminal, end the command in order, as Ctrl-C does.
 
     Attributes:
         exit_code: Of a command that was interrupted.
@@ -142,13 +160,15 @@ class _Interruption:
         self.exit_code = 128 + signal.SIGINT
 
     def __enter__(self) -> None:
-        self._former = None
+        self._former = {}
         if threading.current_thread() is threading.main_thread():
-            self._former = signal.signal(signal.SIGTERM, self._interrupt)
+            for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks for
+                    self._former[number] = signal.signal(number, self._interrupt)
 
     def __exit__(self, *exception: object) -> None:
-        if self._former is not None:
-            signal.signal(signal.SIGTERM, self._former)
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
 
     def _interrupt(self, number: int, _: object) -> None:
         self.exit_code = 128 + number
@@ -207,7 +227,12 @@ def _define_run(values: flags.FlagValues) -> None:
     def define(kind: Callable[..., object], name: str, default: object, text: str) -> None:
         kind(name, default, text, flag_values=values)
 
-    define(flags.DEFINE_list, "models", [], "Files or patterns, besides the plain arguments.")
+    define(
+        flags.DEFINE_string,
+        "models",
+        "",
+        "Files or patterns with commas between, besides the plain arguments.",
+    )
     define(
         flags.DEFINE_string,
         "target",
@@ -227,18 +252,30 @@ def _define_run(values: flags.FlagValues) -> None:
 
 def _run(values: flags.FlagValues, arguments: list[str]) -> None:
     """Measures, and prints the table of what there is at the end, however it ends."""
+    from mobile_bench import session
+    from mobile_bench.rows import RowWriter
+
     settings = Settings(**{name: values[name].value for name in _SETTINGS_HELP})
     named = {name: values[name].value for name in _OPTIONS_HELP}
     options = TargetOptions(**named, environ=os.environ)
-    paths = expand([*values.models, *arguments])
-    rows = _rows_to_resume(values.output) if values.resume else []
-    # Other settings and models of the file are other calls' results.
-    known = [row for row in rows if row.settings == settings and row.model in paths]
-    measured: list[Measurement] = []
-    try:
-        _measure(paths, settings, options, values, known, measured)
-    finally:
-        _print_outcome(known, measured, values)
+    paths = list(dict.fromkeys([*split_and_expand(values.models or ""), *expand(arguments)]))
+    if not paths:
+        raise UsageError("no models: give .tflite files or patterns, or --models=PATTERN[,..]")
+    session.check(values.rounds, values.cooldown_secs)
+    if values.resume and values.output is None:
+        raise UsageError("--resume needs --output=FILE, the file to go on with")
+    with contextlib.ExitStack() as stack:
+        writer = stack.enter_context(RowWriter(values.output)) if values.output else None
+        if writer is not None and writer.notice:
+            _say(writer.notice)
+        rows = _read(values.output) if values.resume else []
+        # Other settings and models of the file are other calls' results.
+        known = [row for row in rows if row.settings == settings and row.model in paths]
+        measured: list[Measurement] = []
+        try:
+            _measure(paths, settings, options, values, known, measured, writer)
+        finally:
+            _print_outcome(known, measured, values)
 
 
 def _measure(
@@ -248,20 +285,18 @@ def _measure(
     values: flags.FlagValues,
     known: Sequence[Measurement],
     measured: list[Measurement],
+    writer: RowWriter | None,
 ) -> None:
     """Adds each measurement to `measured` and to the file at once, under a progress bar."""
     from tqdm import tqdm
 
     from mobile_bench import session
-    from mobile_bench.rows import RowWriter
 
-    session.check(values.rounds, values.cooldown_secs)
     stop = threading.Event()
-    with ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         targets = session.open_targets(values.target, settings, options, stop)
         for target in targets:
             stack.callback(target.close)
-        writer = stack.enter_context(RowWriter(values.output)) if values.output else None
         total = values.rounds * len(paths) * len(targets)
         bar = stack.enter_context(tqdm(total=total, unit="run"))
 
@@ -313,13 +348,7 @@ def _check_all_there(known: Sequence[Measurement], targets: Sequence[Target], ru
         if len(done[name]) < runs
     ]
     if failures:
-        raise FailureError("\n".join([f"failures: {len(failures)}", *failures]))
-
-
-def _rows_to_resume(output: str | None) -> list[Measurement]:
-    if output is None:
-        raise UsageError("--resume needs --output=FILE, the file to go on with")
-    return _read(output) if os.path.exists(output) else []
+        raise FailureError(f"failures: {len(failures)}", *failures)
 
 
 def _read(path: str) -> list[Measurement]:
@@ -328,8 +357,12 @@ def _read(path: str) -> list[Measurement]:
 
     rows = read_rows(path)
     if rows.notice:
-        print(f"mobile-bench: {rows.notice}", file=sys.stderr)
+        _say(rows.notice)
     return rows.measurements
+
+
+def _say(text: str) -> None:
+    print(f"mobile-bench: {text}", file=sys.stderr)
 
 
 def _print_outcome(
@@ -346,11 +379,11 @@ def _print_outcome(
     if profiled and values.format == "markdown":
         print()
         _print_profiles(profiled, values.format)
-    sys.stdout.flush()
+    print(end="", flush=True)
     if values.output:
         count = len(measured)
-        told = f"{count} row{'s' * (count != 1)} appended to {values.output}"
-        print(told if count else f"no new row in {values.output}", file=sys.stderr)
+        told = f"{count} row{'s' * (count != 1)} appended to" if count else "no new row in"
+        print(f"{told} {printable(values.output)}", file=sys.stderr)
 
 
 def _print_summaries(summaries: Sequence[Summary], form: str) -> None:
@@ -430,10 +463,10 @@ def _clean(values: flags.FlagValues, arguments: list[str]) -> None:
     outcome = clean(values.target.split(","), _adb_options(values))
     for phone, why in outcome.items():
         if not why:
-            print(f"{phone}: clean")
+            print(f"{printable(phone)}: clean")
     failures = [f"{phone}: {why}" for phone, why in outcome.items() if why]
     if failures:
-        raise FailureError("\n".join([f"failures: {len(failures)}", *failures]))
+        raise FailureError(f"failures: {len(failures)}", *failures)
 
 
 def _expect_flags_only(command: str, arguments: list[str]) -> None:

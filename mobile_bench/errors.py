@@ -9,11 +9,24 @@ if TYPE_CHECKING:
 
 
 class UsageError(ValueError):
-    """The user asked for something that cannot be: a flag, a target, a pattern. Exit code 2."""
+    """The user asked for something that cannot be: a flag, a target, a pattern. Exit code 2.
+
+    The message is one line that can be printed, whatever names are in it.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class FailureError(RuntimeError):
-    """The request was fine but the work could not be done: a damaged model. Exit code 1."""
+    """The request was fine but the work could not be done: a damaged model. Exit code 1.
+
+    Args:
+        lines: Of the message, each of which can then be printed, whatever names are in it.
+    """
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(map(printable, lines)))
 
 
 class RunError(FailureError):
@@ -37,16 +50,15 @@ class MeasureError(FailureError):
         self.measurements = measurements
         self.failures = failures
         super().__init__(
-            "\n".join(
-                [
-                    f"failures: {len(failures)}, runs measured: {len(measurements)}",
-                    *failures.values(),
-                ]
-            )
+            f"failures: {len(failures)}, runs measured: {len(measurements)}", *failures.values()
         )
+
+
+def printable(text: str) -> str:
+    """Returns text with escapes, line ends, marks of direction and the like written out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def one_line(text: str, limit: int = 500) -> str:
     """Returns text of a file name, tool or device as it can be printed within a message."""
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:limit])
-    return line + "..." if len(text) > limit else line
+    return printable(text[:limit]) + "..." * (len(text) > limit)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mobile_bench.errors import FailureError, UsageError
@@ -46,21 +47,62 @@ class ModelFile:
 def expand(patterns: Iterable[str]) -> list[str]:
     """Returns the paths that the patterns name, each once, in order.
 
-    A path without wildcards, or of a file that exists, stands for itself; whether it can be read
-    shows when it is measured. `**` goes through folders.
+    What exists stands for itself, whatever signs are in its name, be it a file or the first folders
+    of a pattern. So does a path without wildcards: whether it can be read shows when it is
+    measured. `**` goes through folders.
 
     Raises:
-        UsageError: A pattern matches nothing, or there is none.
+        UsageError: A pattern matches nothing.
     """
     paths: dict[str, None] = {}
     for pattern in patterns:
-        if os.path.exists(pattern) or not glob.has_magic(pattern):
-            matches = [pattern]
-        else:
-            matches = sorted(glob.glob(pattern, recursive=True))
-        if not matches:
-            raise UsageError(f"no file matches {pattern}")
-        paths.update(dict.fromkeys(matches))
-    if not paths:
-        raise UsageError("no models: give .tflite files or patterns, or --models=PATTERN[,..]")
+        paths.update(dict.fromkeys(_matches(pattern) or [_plain(pattern)]))
     return list(paths)
+
+
+def split_and_expand(patterns: str) -> list[str]:
+    """Returns the paths that patterns with commas between name, as `expand` does.
+
+    A comma may also be in a name: of the words that it parts, those belong together that name
+    something together, and no file alone.
+
+    Raises:
+        UsageError: A pattern matches nothing, or is empty.
+    """
+    words = [patterns] if _matches(patterns) else patterns.split(",") if patterns else []
+    parted = []
+    while words:
+        count = _together(words)
+        pattern = ",".join(words[:count])
+        parted.append(pattern if _matches(pattern) else pattern.strip())
+        del words[:count]
+    return expand(parted)
+
+
+def _together(words: Sequence[str]) -> int:
+    """Returns how many of the first words make one pattern: 1 where nothing else names a file."""
+    if not any(map(os.path.isfile, _matches(words[0]))):
+        for count in range(2, len(words) + 1):
+            if _matches(",".join(words[:count])):
+                return count
+    return 1
+
+
+def _matches(pattern: str) -> list[str]:
+    """Returns what there is: the path itself, or what the pattern matches."""
+    if os.path.lexists(pattern):
+        return [pattern]
+    if not glob.has_magic(pattern):
+        return []
+    start = 0  # of what is no folder by its own name
+    for slash in re.finditer("/+", pattern):
+        if not os.path.isdir(pattern[: slash.start()] or "/"):
+            break
+        start = slash.end()
+    return sorted(glob.glob(glob.escape(pattern[:start]) + pattern[start:], recursive=True))
+
+
+def _plain(pattern: str) -> str:
+    if not pattern or glob.has_magic(pattern):
+        raise UsageError(f"no file matches {pattern or 'an empty name'}")
+    return pattern

@@ -90,7 +90,7 @@ def _check_range(name: str, value: float, low: float, high: float) -> None:
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise UsageError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+        raise UsageError(f"{name}: expected one of {', '.join(choices)}, got {value!r:.80}")
 
 
 def parse_cpus(text: str) -> tuple[int, ...]:

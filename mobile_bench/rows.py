@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import threading
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, NoReturn
 
-from mobile_bench.errors import FailureError, UsageError
+from mobile_bench.errors import FailureError, UsageError, one_line
 from mobile_bench.results import Measurement
 
 _START = b'{"version": '  # of each row
@@ -43,8 +44,11 @@ def read_rows(path: str | os.PathLike[str]) -> Rows:
     try:
         return Rows([*measurements, _parse(tail)], None)
     except ValueError:
-        number = len(lines) + 1
-        return Rows(measurements, f"{path}, line {number}: the unfinished last row is left out")
+        return Rows(measurements, _left_out(path, len(lines) + 1))
+
+
+def _left_out(path: str | os.PathLike[str], number: int) -> str:
+    return one_line(f"{path}, line {number}: the unfinished last row is left out")
 
 
 def _parse_line(path: str | os.PathLike[str], number: int, line: bytes) -> Measurement:
@@ -52,8 +56,8 @@ def _parse_line(path: str | os.PathLike[str], number: int, line: bytes) -> Measu
         return _parse(line)
     except ValueError as error:
         raise FailureError(
-            f"{path}, line {number}: not a measurement: {error}. Remove the line, or give another "
-            "file."
+            f"{path}, line {number}: not a measurement: {one_line(str(error), 200)}. Remove the "
+            "line, or give another file."
         ) from error
 
 
@@ -73,20 +77,27 @@ def _refuse_constant(name: str) -> NoReturn:
 class RowWriter:
     """Appends rows to a results file, each fsynced at once; several threads may share it.
 
-    An unfinished last row is cut off first, so that the file stays readable.
+    An unfinished last row is cut off first, so that the file stays readable. Until it is closed no
+    other process can append to the file; all may read it. One that was made and got no row is
+    removed again.
 
     Args:
         path: The file; created with its folder when missing.
 
+    Attributes:
+        notice: Tells of a row that was cut off; None where none was.
+
     Raises:
         UsageError: `path` is not a regular file.
-        FailureError: It cannot be opened, begins with something else than a row of this version,
-            or a row cannot be written.
+        FailureError: It cannot be opened, another process appends to it, it begins with something
+            else than a row of this version, or a row cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path)
         self._lock = threading.Lock()
+        self.notice: str | None = None
+        self._is_new = not os.path.lexists(path)
         if os.path.exists(path) and not os.path.isfile(path):
             raise UsageError(f"{path}: expected a file to append rows to, not a folder or device")
         try:
@@ -95,6 +106,7 @@ class RowWriter:
         except OSError as error:
             raise FailureError(f"{path}: cannot be written: {error.strerror}") from error
         try:
+            self._exclude_others()
             self._finish_last_line()
         except FailureError:
             self._file.close()
@@ -112,7 +124,9 @@ class RowWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._file.close()
+        with self._file, contextlib.suppress(OSError):
+            if self._is_new and not os.fstat(self._file.fileno()).st_size:
+                self._path.unlink()
 
     def write(self, measurement: Measurement) -> None:
         """Appends one row and waits until it is on the disk.
@@ -132,6 +146,20 @@ class RowWriter:
                     self._file.truncate(end)
                 raise FailureError(f"{self._path}: cannot be written: {error.strerror}") from error
 
+    def _exclude_others(self) -> None:
+        """Locks the file as long as it is open. The system gives a killed process's lock back."""
+        try:
+            import fcntl
+
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FailureError(
+                f"{self._path}: {_lock_holder(self._file.fileno())} appends to it; wait for its "
+                "end, or give another file"
+            ) from None
+        except (ImportError, OSError):
+            return  # a file system without locks, or Windows
+
     def _finish_last_line(self) -> None:
         self._file.seek(0)
         text = self._file.read()
@@ -148,5 +176,19 @@ class RowWriter:
                     f"{self._path}: holds something else than rows; give another file"
                 ) from error
             self._file.truncate(len(text) - len(tail))
+            self.notice = _left_out(self._path, text.count(b"\n") + 1)
         else:
             self._file.write(b"\n")
+
+
+def _lock_holder(descriptor: int) -> str:
+    """Returns who has locked an open file, as far as this host can tell."""
+    inode = str(os.fstat(descriptor).st_ino)
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/locks").read_text().splitlines():
+            # Such as "1: FLOCK  ADVISORY  WRITE 4711 08:01:131090 0 EOF".
+            match line.split():
+                case [_, "FLOCK", _, _, process, place, *_] if place.rpartition(":")[2] == inode:
+                    if int(process) > 0:  # else it is of another container
+                        return f"process {process} on {platform.node()}"
+    return "another process"

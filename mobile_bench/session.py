@@ -415,7 +415,11 @@ def _run_in_threads(lanes: Sequence[_Lane]) -> None:
     # A pool, as Python before 3.13 takes a thread for ended when Ctrl-C interrupts its join().
     with futures.ThreadPoolExecutor(len(lanes)) as pool:
         try:
-            for ended in futures.as_completed([pool.submit(lane.run) for lane in lanes]):
+            try:
+                running = [pool.submit(lane.run) for lane in lanes]
+            except RuntimeError as error:  # "can't start new thread"
+                raise FailureError(f"several targets at once: {error}; is memory short?") from error
+            for ended in futures.as_completed(running):
                 ended.result()
         except BaseException:
             for lane in lanes:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import re
 from collections.abc import Iterable, Sequence
 
 from mobile_bench.compare import Change
+from mobile_bench.errors import printable
 from mobile_bench.results import Delegation, Measurement, OpTime, Verdict
 from mobile_bench.summary import Summary
 
 _FOLDED = "; "  # between the reasons of a verdict, and between notes
+# What Markdown could take for HTML, a link, an image, an entity or emphasis.
+_MARKUP = re.compile(r"[<\[\]!`*~$\\@&#{}]|\w:/|www\.|mailto:|xmpp:|\b_|_\b", re.IGNORECASE)
+_FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")  # the wide ones, too
 
 
 def format_table(summaries: Sequence[Summary]) -> str:
@@ -65,7 +70,8 @@ def format_csv(summaries: Iterable[Summary]) -> str:
     """Returns a head and one line per summary, with all that a Markdown table has no room for.
 
     What is not known is an empty cell. The reasons of a verdict are one cell, and so are its notes,
-    with "; " between.
+    with "; " between. In text what cannot be printed is written out, and what a spreadsheet would
+    take for a formula has a ' before it.
     """
     return _csv(map(_flat, summaries))
 
@@ -77,8 +83,15 @@ def _csv(records: Iterable[dict[str, object]]) -> str:
         if writer is None:
             writer = csv.DictWriter(file, record.keys(), lineterminator="\n")
             writer.writeheader()
-        writer.writerow(record)
+        writer.writerow({name: _csv_cell(value) for name, value in record.items()})
     return file.getvalue().removesuffix("\n")
+
+
+def _csv_cell(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if _FORMULA.match(text) else text
 
 
 def _flat(summary: Summary) -> dict[str, object]:
@@ -220,7 +233,10 @@ def _delegate(delegation: Delegation) -> str:
 
 def _markdown(columns: dict[str, list[str]], text: Sequence[str]) -> str:
     """Returns a table with columns padded to one width each, those of text to the left."""
-    cells = {name: [name, *map(_safe, column)] for name, column in columns.items()}
+    cells = {
+        name: [name, *(map(_safe, column) if name in text else column)]
+        for name, column in columns.items()
+    }
     padded = []
     for name, column in cells.items():
         width = max(map(len, column))
@@ -232,6 +248,13 @@ def _markdown(columns: dict[str, list[str]], text: Sequence[str]) -> str:
 
 
 def _safe(text: str) -> str:
-    """Returns text that cannot break the table or the terminal, whatever a file is called."""
-    printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-    return printable.replace("|", "\\|")
+    """Returns text that cannot break a table, a page or the terminal, whatever a file is called.
+
+    What Markdown could take for more than text is a code span.
+    """
+    text = printable(text)
+    if _MARKUP.search(text):
+        fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+        space = " " * ("`" in (text[0], text[-1]))
+        text = f"{fence}{space}{text}{space}{fence}"
+    return text.replace("|", "\\|")

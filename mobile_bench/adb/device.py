@@ -19,7 +19,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mobile_bench.adb.errors import DeviceError, refusal
+from mobile_bench.adb import FOLDER
+from mobile_bench.adb.errors import DeviceError, refusal, unusable
 from mobile_bench.adb.wire import (
     LostError,
     RefusedError,
@@ -34,8 +35,6 @@ from mobile_bench.errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from mobile_bench.adb.server import Adb
-
-FOLDER = "/data/local/tmp/mobile_bench"  # all that is ever written on a device is in here
 
 _ANSWER_SECS = 10.0  # for the server, or a device, to take a request
 _IDLE_SECS = 30.0  # for each piece of a file
@@ -202,8 +201,7 @@ class AdbDevice:
 
     def _is_ready(self, stop: threading.Event) -> bool:
         state = self.state()
-        if state == "" and ":" in self.serial:
-            # adb forgets a Wi-Fi device that it has lost; a serial with a colon is its address.
+        if state == "" and self._adb.can_connect(self.serial):
             with contextlib.suppress(UsageError):
                 self._adb.connect(self.serial, stop)
         elif state == "device":
@@ -291,7 +289,8 @@ class AdbDevice:
             return DeviceError(
                 "gone", f"{self.serial}: the connection was lost ({one_line(reason)}); try again"
             )
-        return refusal(f"{self.serial}: ", f"device {state}" if state else "not found")
+        label = f"{self.serial}: "
+        return unusable(label, state) if state else refusal(label, "not found")
 
 
 class Pusher:

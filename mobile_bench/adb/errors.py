@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mobile_bench.adb import FOLDER
 from mobile_bench.errors import FailureError, one_line
 
 ADVICE = {
@@ -16,6 +17,9 @@ ADVICE = {
     "recovery": "restart the phone into Android",
     "rescue": "restart the phone into Android",
     "sideload": "restart the phone into Android",
+    "detached": "give it back to adb: `adb attach`, with `-s` and its serial",
+    "host": "it is another computer's adb and no phone",
+    "unknown": "unplug it and plug it in again, or run `adb kill-server`",
 }
 _GONE_ADVICE = (
     "check its cable or Wi-Fi and that USB debugging is on; `mobile-bench devices` shows what is"
@@ -37,13 +41,25 @@ class DeviceError(FailureError):
         self.kind = kind
 
 
+def unusable(label: str, state: str) -> DeviceError:
+    """Returns the error for a device that adb knows, but in another state than "device"."""
+    kind = {"authorizing": "unauthorized", "unauthorized": "unauthorized"}.get(state, "offline")
+    advice = ADVICE.get(state, ADVICE["unknown"])
+    return DeviceError(kind, f"{label}adb says that it is `{one_line(state)}`; {advice}")
+
+
 def refusal(label: str, answer: str) -> DeviceError:
     """Returns the error for an answer of the adb server, or of the device, that refuses."""
     answer = one_line(answer.strip().partition("\n")[0])
     for word, kind, advice in (
         ("No space left", "storage", "free some space on the phone; `mobile-bench clean` removes"
          " what was put there"),
-        ("Disk quota exceeded", "storage", "free some space on the phone"),
+        ("Disk quota exceeded", "storage", "free some space on the phone; `mobile-bench clean`"
+         " removes what was put there"),
+        ("Permission denied", "refused", "root's own files are in the way, as `adb root` makes"
+         f" them: `adb root`, then `adb shell rm -rf {FOLDER}`"),
+        ("File exists", "refused", "something else is in its place: `mobile-bench clean` removes"
+         " it"),
         ("unauthorized", "unauthorized", ADVICE["unauthorized"]),
         ("authorizing", "unauthorized", ADVICE["authorizing"]),
         ("offline", "offline", ADVICE["offline"]),
@@ -51,7 +67,6 @@ def refusal(label: str, answer: str) -> DeviceError:
         ("not found", "gone", _GONE_ADVICE),
         ("no devices", "gone", _GONE_ADVICE),
         ("permissions", "refused", ADVICE["no permissions"]),
-        ("device recovery", "offline", ADVICE["recovery"]),
         ("closed", "gone", "the phone ended the connection, as one that restarts does; try again"),
     ):  # fmt: skip
         if word in answer:

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,11 +14,13 @@ from mobile_bench.adb.device import AdbDevice
 from mobile_bench.adb.errors import ADVICE, DeviceError
 from mobile_bench.adb.wire import LostError, RefusedError, StoppedError, Wire
 from mobile_bench.errors import UsageError, one_line
+from mobile_bench.scratch import temporary_file
 
 _PORT = 5037
 _START_SECS = 30.0  # for the server to start
 _ANSWER_SECS = 10.0  # for the server to take a request
 _CONNECT_SECS = 30.0  # for a device at an address
+_ANNOUNCED = re.compile(r"[^:\x00-\x1f]{1,200}\._adb(-tls-\w{1,20})?\._tcp(\.local)?\.?")
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Attached:
 
     Attributes:
         serial: What adb calls it: its own serial, or its address.
-        state: "device" when it can be used; else "offline", "unauthorized", "recovery" ...
+        state: "device" when it can be used; else one of `errors.ADVICE`. One in "recovery" and the
+            like has a shell as well, but no Android.
         details: What adb tells about it, such as "model" and "usb".
     """
 
@@ -39,7 +41,7 @@ class Attached:
     @property
     def advice(self) -> str:
         """What to do so that it can be used; "" when it can be."""
-        return "" if self.state == "device" else ADVICE.get(self.state, ADVICE["offline"])
+        return "" if self.state == "device" else ADVICE[self.state]
 
 
 def find_adb(adb_path: str | None, environ: Mapping[str, str]) -> str:
@@ -113,14 +115,15 @@ class Adb:
         """Connects a device by Wi-Fi and returns its serial.
 
         Args:
-            address: "192.0.2.7", whose port is then 5555, or "host:port".
+            address: "192.0.2.7", whose port is then 5555, "host:port", or the name under which the
+                device announces itself (by mDNS), such as "adb-R58-x1 (2)._adb-tls-connect._tcp".
             stop: Ends the waiting when it is set.
 
         Raises:
             UsageError: That is no address.
             DeviceError: It does not answer, or has not been paired.
         """
-        serial = _with_port(address)
+        serial = address if _ANNOUNCED.fullmatch(address) else _with_port(address)
         answer = self._answer(f"host:connect:{serial}", _CONNECT_SECS, stop)
         if re.match(r"(already )?connected to ", answer):
             return serial
@@ -132,6 +135,10 @@ class Adb:
             f"{says}; turn on Wireless debugging, take the address and port shown there, and pair "
             "with `adb pair` once",
         )
+
+    def can_connect(self, serial: str) -> bool:
+        """Returns whether that is a device by Wi-Fi, which adb forgets when it has lost it."""
+        return ":" in serial or _ANNOUNCED.fullmatch(serial) is not None
 
     def phone(self, serial: str) -> AdbDevice:
         """Returns the device of this serial, whether it is there or not.
@@ -191,7 +198,7 @@ class Adb:
 
     def _start(self) -> None:
         """Starts the server quietly, and so that Ctrl-C in this terminal does not reach it."""
-        with self._starting, tempfile.TemporaryFile() as log:
+        with self._starting, temporary_file() as log:
             if self.is_up():
                 return  # another thread was first
             try:
@@ -218,7 +225,7 @@ class Adb:
 
 def parse_devices(text: str) -> list[Attached]:
     """Returns the devices of the lines of `adb devices -l`."""
-    states = "|".join(["device", *map(re.escape, ADVICE), "detached", "host"])
+    states = "|".join(["device", *map(re.escape, ADVICE)])
     line = re.compile(rf"(?P<serial>\S.*?)\s+(?P<state>{states})(?=\s|$)(?P<rest>.*)")
     found = [match for each in text.splitlines() if (match := line.fullmatch(each.strip()))]
     return [

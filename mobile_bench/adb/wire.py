@@ -169,6 +169,15 @@ class Piece(NamedTuple):
     data: bytes
 
 
+def _without_input(command: str) -> str:
+    """Returns shell text that runs a command to which nothing comes on stdin.
+
+    To close stdin from here would do as well, but for adbd before Android 9: where the command has
+    ended by then it loses the exit code.
+    """
+    return f"(\n{command}\n) </dev/null"
+
+
 class ShellV2:
     """Output of a shell whose stdout, stderr and exit code come apart.
 
@@ -181,8 +190,7 @@ class ShellV2:
     def __init__(self, wire: Wire, command: str) -> None:
         self._wire = wire
         self._buffer = b""  # what came of a packet, so that a time-out in the middle loses nothing
-        wire.request(f"shell,v2,raw:{command}")
-        wire.send(b"\x04" + struct.pack("<I", 0))  # nothing will come on stdin
+        wire.request(f"shell,v2,raw:{_without_input(command)}")
 
     def read(self) -> Piece | None:
         """Returns the next piece, None at the end. Raises as `Wire.receive` does."""
@@ -227,7 +235,7 @@ class ShellV1:
         self._wire = wire
         self._marker = f"exit-{secrets.token_hex(16)}:".encode()
         self._held = b""
-        wire.request(f"shell:(\n{command}\n) </dev/null\necho {self._marker.decode()}$?")
+        wire.request(f"shell:{_without_input(command)}\necho {self._marker.decode()}$?")
 
     def read(self) -> Piece | None:
         """Returns the next piece, None at the end. Raises as `Wire.receive` does."""

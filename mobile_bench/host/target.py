@@ -8,7 +8,6 @@ import select
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Generator, Sequence
@@ -19,6 +18,7 @@ from mobile_bench.errors import RunError, TargetError, UsageError, one_line
 from mobile_bench.host.info import describe_host, describe_tool, host_cores, host_state
 from mobile_bench.models import ModelFile
 from mobile_bench.results import Affinity, Delegation, DeviceState, Measurement, Memory, Settings
+from mobile_bench.scratch import temporary_file
 from mobile_bench.target import RunFailure, TargetOptions
 from mobile_bench.timings import summarize_runs
 from mobile_bench.verdicts import judge_run
@@ -45,11 +45,12 @@ class Worker:
 
     Raises:
         RunError: The worker does not start.
+        TargetError: There is no room for its log.
     """
 
     def __init__(self, threads: int, delegate: str, cpus: Sequence[int] | None) -> None:
         try:
-            self._log = tempfile.TemporaryFile()  # noqa: SIM115
+            self._log = temporary_file()
             self._process = self._start(threads, delegate, cpus or ())
         except OSError as error:
             raise RunError(f"the runtime's process cannot be started: {error}") from error

@@ -12,7 +12,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -33,11 +32,20 @@ from mobile_bench.phone.binary import launcher, tool_options
 from mobile_bench.phone.description import state_script
 from mobile_bench.phone.record import make_measurement
 from mobile_bench.results import DeviceState, Measurement, Settings, Tool
+from mobile_bench.scratch import temporary_file, temporary_folder
 from mobile_bench.target import RunFailure, TargetOptions
 from mobile_bench.tool import command as tool
 from mobile_bench.topology import cores_to_mask
 
 _HELP_SECS = 60.0
+
+# Ends the script, and all that it started, when this process has ended, by whatever signal: then
+# the pipe ends that is its input.
+_GUARD = """\
+exec 9<&0 </dev/null
+(read -r line <&9; kill -9 0) >/dev/null 2>&1 &
+exec 9<&-
+"""
 
 
 class HostToolTarget:
@@ -67,7 +75,7 @@ class HostToolTarget:
         self.tool = Tool("benchmark_model", version, ModelFile.read(self._path).sha256)
         self._timeout_secs = 2 * settings.max_secs + options.timeout_secs
         self._words("", "")  # raises for what this build cannot do
-        self._folder = tempfile.TemporaryDirectory(prefix="mobile_bench_")
+        self._folder = temporary_folder()
         Path(self._folder.name, "jobs").mkdir()
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
@@ -133,10 +141,10 @@ class HostToolTarget:
             launcher=launcher(self._cpus),
             state=state_script(),
         )
-        with self._in_use, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        with self._in_use, temporary_file() as out, temporary_file() as err:
             self._process = subprocess.Popen(
-                ["sh", "-c", script],
-                stdin=subprocess.DEVNULL,
+                ["sh", "-c", _GUARD + script],
+                stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=err,
                 start_new_session=True,  # Ctrl-C is for this process, which ends the program
@@ -149,6 +157,7 @@ class HostToolTarget:
             finally:
                 self._kill()
                 self._process.wait()
+                self._process.stdin.close()
             if self._closed:
                 raise TargetError("the measuring was ended")
             return _read(token, out, err)

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import re
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -271,21 +273,36 @@ def _greeting(cpus: str) -> dict[str, Any]:
 
         return {"cpus": bound}
     except ImportError as error:
-        return {"error": f"ai-edge-litert cannot be loaded: {error}"}
+        first = error
+        while first.__cause__ is not None:  # below pages of advice
+            first = first.__cause__
+        return {"error": f"ai-edge-litert cannot be loaded: {first}"}
     except OSError as error:
         return {"error": f"cpus {cpus}: {error.strerror}"}
+
+
+def _read_requests(requests: queue.SimpleQueue[dict[str, Any]]) -> None:
+    """Passes on what comes on standard input, and ends this process with it.
+
+    It ends when the parent does, by whatever signal, in the middle of a run, too.
+    """
+    for line in sys.stdin:
+        requests.put(json.loads(line))
+    os._exit(0)
 
 
 def main() -> None:
     """Greets, then answers requests until standard input ends."""
     threads, delegate, cpus = sys.argv[1:]
+    requests: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    threading.Thread(target=_read_requests, args=(requests,), daemon=True).start()
     # Whatever the runtime prints to standard output must not get between the replies.
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     print(json.dumps(_greeting(cpus)), file=replies, flush=True)
     server = Server(int(threads), delegate)
-    for line in sys.stdin:
-        print(json.dumps(server.answer(json.loads(line))), file=replies, flush=True)
+    while True:
+        print(json.dumps(server.answer(requests.get())), file=replies, flush=True)
 
 
 if __name__ == "__main__":

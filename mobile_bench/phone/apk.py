@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from mobile_bench.adb.device import AdbDevice
 from mobile_bench.errors import FailureError, UsageError, one_line
 from mobile_bench.models import ModelFile
+from mobile_bench.phone.batch import PACKAGE
 from mobile_bench.phone.binary import tool_options
+from mobile_bench.phone.crash import TAGS
 from mobile_bench.phone.install import remote_model
 from mobile_bench.results import Settings, Tool
 from mobile_bench.target import TargetOptions
 from mobile_bench.tool import command as tool
-
-PACKAGE = "org.tensorflow.lite.benchmark"
 
 _START = ["am", "start", "-S", "-n", f"{PACKAGE}/.BenchmarkModelActivity", "--es", "args"]
 _SHELL_SECS = 60.0
@@ -27,24 +27,34 @@ _POLLS_PER_SEC = 2
 _GONE_SECS = 5  # without its process after which the app has ended
 
 # The app prints its result last of all but the memory, which comes at once. It may take a moment to
-# be there, and a `pidof` that old phones do not have (127) is no sign that it has ended. Phones may
-# refuse to clear their log: what stands in it before our own line is of other runs.
+# be there, as may all of what the system logs of a crash, and a `pidof` that old phones do not have
+# (127) is no sign that it has ended. Phones may refuse to clear their log: what stands in it before
+# our own line is of other runs.
 _LAUNCHER = """\
 logcat -c
 mark="$token $index log"
 log -t tflite "$mark"
+echo >jobs/app
 {start} "$*" || return
 polls=0
 gone=0
+result=
 while [ $polls -lt {most_polls} ]; do
 sleep {pause}
 polls=$((polls + 1))
-case "$(logcat -d -v raw -s tflite)" in *"$mark"*'nference timings in us'*) break ;; esac
+case "$(logcat -d -v raw -s tflite {crash_tags})" in
+*"$mark"*'nference timings in us'*) result=yes; break ;;
+*"$mark"*'>>> {package} <<<'* | *"$mark"*'Process: {package},'*) sleep 1; break ;;
+esac
 pidof {package} >/dev/null
 if [ $? = 1 ]; then gone=$((gone + 1)); else gone=0; fi
 if [ $gone = {most_gone} ]; then break; fi
 done
 logcat -d -v raw -s tflite
+if [ ! "$result" ]; then
+out $index crash
+logcat -d -v brief -s tflite {crash_tags}
+fi
 am force-stop {package}
 """
 
@@ -86,6 +96,7 @@ class ApkRunner:
             pause=1 / _POLLS_PER_SEC,
             most_gone=_GONE_SECS * _POLLS_PER_SEC,
             package=PACKAGE,
+            crash_tags=TAGS,
         )
         version, digest = _identify(device)
         self.tool = Tool("benchmark_model.apk", options.benchmark_version or version, digest)
@@ -97,10 +108,6 @@ class ApkRunner:
     def command(self, file: ModelFile) -> str:
         """Returns the command line as it is recorded: what to type on the phone for this run."""
         return shlex.join([*_START, " ".join(self.words(file))])
-
-    def end(self, device: AdbDevice) -> None:
-        """Ends the app. Raises DeviceError."""
-        device.shell(["am", "force-stop", PACKAGE], timeout_secs=_SHELL_SECS)
 
 
 def _identify(device: AdbDevice) -> tuple[str, str]:

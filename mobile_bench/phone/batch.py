@@ -17,13 +17,16 @@ from datetime import datetime, timezone
 MAX_CHARS = 1 << 20  # of one part of a run's output; what is more is cut off
 RESULT_FILE = "jobs/result.pb"
 PROFILE_FILE = "jobs/profile.csv"
+PACKAGE = "org.tensorflow.lite.benchmark"  # the app of benchmark_model
+_PARTS = ("before", "result", "profile", "crash")  # that begin with a marker of their name
 
-# mksh and toybox only. `echo` alone ends a line that the part before may have left open. The tool
-# gets no input, since that would be the script's own where a shell reads it from there.
+# mksh and toybox only. What goes through the runs may be a subshell, of which $$ is not the number.
+# `echo` alone ends a line that the part before may have left open. The tool gets no input, as that
+# would be the script's own where a shell reads it from there.
 _SCRIPT = """\
 cd {folder} || exit 1
 token={token}
-echo $$ >jobs/shell
+sh -c 'echo $PPID' >jobs/shell
 state() (
 {state}
 )
@@ -50,12 +53,12 @@ if [ -f {profile} ]; then out $index profile; cat {profile}; fi
 both $index end
 }}
 {runs}
-rm -f jobs/shell jobs/tool {result} {profile}
+rm -f jobs/shell jobs/tool jobs/app {result} {profile}
 """
 
 # Ends what a batch left running, and removes what it left. A process number may be another
 # process's by now: only what has our folder in its command line is ended. Its words end in NULs,
-# which every shell leaves out, and at which some greps stop.
+# which every shell leaves out, and at which some greps stop. An app is none of our processes.
 _END_SCRIPT = """\
 cd {folder}/jobs 2>/dev/null || exit 0
 for name in shell tool; do
@@ -67,7 +70,8 @@ case "$pid" in
 esac
 fi
 done
-rm -f shell tool ./*.sh ./*.pb ./*.csv
+if [ -f app ]; then am force-stop {package}; fi
+rm -f shell tool app ./*.sh ./*.pb ./*.csv
 """
 
 
@@ -100,7 +104,8 @@ def end_script(folder: str) -> str:
 
     It is for when no batch should be on.
     """
-    return _END_SCRIPT.format(folder=shlex.quote(folder), mark=shlex.quote(folder))
+    quoted = shlex.quote(folder)
+    return _END_SCRIPT.format(folder=quoted, mark=quoted, package=PACKAGE)
 
 
 @dataclass
@@ -114,7 +119,8 @@ class Run:
         started: When the tool was started, UTC, ISO 8601, by this host's clock.
         lines: Lines of each part: "before" and "after" (the device's state; "before" is the
             "after" of the run before it in the batch), "out" and "err" (the tool's output),
-            "result" and "profile" (its files, where it wrote them).
+            "result" and "profile" (its files, where it wrote them), "crash" (what the phone's log
+            has of an app that gave no result).
         cut: Parts of which only the beginning is there.
     """
 
@@ -238,4 +244,4 @@ class BatchReader:
         if word == "log" and stream == "out":
             run._drop("out")  # the log's lines until here are of other runs
             return "out"
-        return word if word in ("before", "result", "profile") and stream == "out" else None
+        return word if word in _PARTS and stream == "out" else None

@@ -91,9 +91,6 @@ class BinaryRunner:
         """Returns the command line as it is recorded: what to type on the phone for this run."""
         return shlex.join([*self._taskset, *self.words(file)])
 
-    def end(self, device: AdbDevice) -> None:
-        """Nothing is left of it but the process, which ends with the batch."""
-
 
 def tool_options(
     settings: Settings, *, op_profile_path: str | None = None, result_path: str | None = None

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mobile_bench.adb.device import FOLDER, AdbDevice, Pusher, Script
-from mobile_bench.adb.errors import DeviceError
-from mobile_bench.errors import FailureError, one_line
+from mobile_bench.adb.errors import DeviceError, refusal
+from mobile_bench.errors import FailureError
 from mobile_bench.models import ModelFile
 from mobile_bench.phone.batch import end_script
+from mobile_bench.phone.screen import restore_script
 
 _SHELL_SECS = 60.0
 _HASHED_PER_SEC = 20e6  # bytes, by a slow phone
@@ -27,21 +28,22 @@ _LARGEST_FILE = 2**31
 _SUM_LINE = re.compile(r"([0-9a-f]{64})[ *]+(/\S+)", re.ASCII)
 
 
+def end_session_script() -> str:
+    """Returns shell text that ends, and puts right, what a session left that was killed."""
+    return restore_script() + end_script(FOLDER)
+
+
 def make_folders(device: AdbDevice) -> None:
     """Makes the folders, which an app may read as well, and ends what an earlier session left.
 
     Raises:
-        FailureError: They cannot be made; DeviceError where the connection is the reason.
+        DeviceError: They cannot be made, or the phone does not answer.
     """
     folders = f"{FOLDER} {FOLDER}/models {FOLDER}/jobs"
-    script = f"mkdir -p {folders} && chmod 755 {folders} || exit 1\n{end_script(FOLDER)}"
+    script = f"mkdir -p {folders} && chmod 755 {folders} || exit 1\n{end_session_script()}"
     done = device.shell(Script(script), timeout_secs=_SHELL_SECS)
     if done.exit_code:
-        said = one_line(done.stderr or done.stdout)
-        raise FailureError(
-            f"{device.serial}: {FOLDER} cannot be made: {said}; where `adb root` "
-            "made it, remove it as root"
-        )
+        raise refusal(f"{device.serial}: {FOLDER}: ", done.stderr or done.stdout)
 
 
 def remote_model(file: ModelFile) -> str:

@@ -8,7 +8,6 @@ process has ended, its stamp is old, or the phone was started again.
 from __future__ import annotations
 
 import os
-import platform
 import re
 import secrets
 import shlex
@@ -20,6 +19,7 @@ from typing import NamedTuple
 from mobile_bench.adb.device import FOLDER, AdbDevice, Script
 from mobile_bench.adb.errors import DeviceError, refusal
 from mobile_bench.errors import one_line
+from mobile_bench.processes import is_running, this_host
 
 _held: set[str] = set()  # the holder's lines of this process's locks
 
@@ -39,10 +39,22 @@ _READ_HOLDER = f"""\
 holder=
 {{ read -r holder <{_LOCK}/holder; }} 2>/dev/null
 """
+# A full disk refuses a folder, too, or what root or somebody else has put in its place: then nobody
+# has the lock, and mkdir's own words say why. One that is given back just now is tried once more.
 _ACQUIRE = f"""\
 mkdir -p {FOLDER} || exit 1
-if mkdir {_LOCK} 2>/dev/null; then
+for attempt in 1 2; do
+if said=$(mkdir {_LOCK} 2>&1); then
 {_WRITE}exit
+fi
+if [ -d {_LOCK} ] && [ ! -h {_LOCK} ]; then
+said=
+break
+fi
+done
+if [ "$said" ]; then
+echo "$said" >&2
+exit 1
 fi
 {_READ_HOLDER}echo "holder $holder"
 {{ read -r stamp <{_LOCK}/stamp; }} 2>/dev/null
@@ -55,18 +67,24 @@ echo "now $now"
 # for moments; one that is seen for seconds was left by a connection that broke.
 _TAKE_OVER = f"""\
 if [ -n "$force" ]; then rmdir {_LOCK}/guard 2>/dev/null; fi
-mkdir {_LOCK}/guard 2>/dev/null || exit 0
+if ! said=$(mkdir {_LOCK}/guard 2>&1); then
+if [ -d {_LOCK}/guard ] || [ ! -d {_LOCK} ]; then exit; fi
+echo "$said" >&2
+exit 1
+fi
 {_READ_HOLDER}if [ "$holder" = "$old" ]; then
 {_WRITE}fi
 rmdir {_LOCK}/guard
 """
+# A disk that is full by now gives no room for the guard.
 _RELEASE = f"""\
-mkdir {_LOCK}/guard 2>/dev/null || exit 0
+if ! mkdir {_LOCK}/guard 2>/dev/null && [ -d {_LOCK}/guard ]; then exit; fi
 {_READ_HOLDER}if [ "$holder" = "$line" ]; then
 rm -rf {_LOCK}
 else
-rmdir {_LOCK}/guard
+rmdir {_LOCK}/guard 2>/dev/null
 fi
+exit 0
 """
 
 
@@ -88,13 +106,14 @@ class DeviceLock:
     ) -> None:
         self._device = device
         self._sleep = sleep
-        self._line = f"{secrets.token_hex(16)} {round(lasting_secs)} {os.getpid()} {_this_host()}"
+        self._line = f"{secrets.token_hex(16)} {round(lasting_secs)} {os.getpid()} {this_host()}"
 
     def acquire(self) -> None:
         """Takes the lock, or stamps it where this session has it already.
 
         Raises:
-            DeviceError: "locked", with who has it; or the device does not answer.
+            DeviceError: "locked", with who has it; "storage" or "refused" where none can be made;
+                or the device does not answer.
         """
         _held.add(self._line)
         found = _Found("", None, None)
@@ -162,9 +181,9 @@ class _Found:
         if not self.line:
             return not is_new
         holder = self._holder()
-        if holder.host == _this_host():
+        if holder.host == this_host():
             was_ours = holder.process == os.getpid() and self.line not in _held
-            if was_ours or not _is_running(holder.process):
+            if was_ours or not is_running(holder.process):
                 return True
         if self.now is None:
             return False
@@ -200,23 +219,3 @@ class _Holder(NamedTuple):
     lasting_secs: int
     process: int | None
     host: str
-
-
-def _this_host() -> str:
-    """Returns a name of this host, and of its process numbers: a container has its own."""
-    name = re.sub(r"[^\w.-]", "_", platform.node(), flags=re.ASCII)[:100] or "unnamed"
-    try:
-        numbers = re.sub(r"\D", "", os.readlink("/proc/self/ns/pid"))
-    except OSError:  # not Linux: one set of numbers
-        numbers = ""
-    return f"{name}/{numbers}"
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True

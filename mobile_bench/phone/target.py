@@ -10,20 +10,21 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TypeVar
 
 from mobile_bench.adb.device import FOLDER, AdbDevice, Script
-from mobile_bench.adb.errors import DeviceError
+from mobile_bench.adb.errors import DeviceError, refusal, unusable
 from mobile_bench.adb.server import Adb, find_adb
-from mobile_bench.errors import FailureError, RunError, TargetError, UsageError, one_line
+from mobile_bench.errors import FailureError, RunError, TargetError, UsageError
 from mobile_bench.models import ModelFile
 from mobile_bench.phone.apk import ApkRunner
-from mobile_bench.phone.batch import BatchReader, Run, end_script, make_script
+from mobile_bench.phone.batch import PACKAGE, BatchReader, Run, end_script, make_script
 from mobile_bench.phone.binary import BinaryRunner
+from mobile_bench.phone.crash import read_crash
 from mobile_bench.phone.description import (
     STATE_SECS,
     describe_phone,
     read_state,
     state_script,
 )
-from mobile_bench.phone.install import make_folders, push_models
+from mobile_bench.phone.install import end_session_script, make_folders, push_models
 from mobile_bench.phone.lock import DeviceLock
 from mobile_bench.phone.record import make_measurement
 from mobile_bench.phone.screen import Screen
@@ -148,6 +149,7 @@ class Phone:
         """Ends what runs, restores the screen and gives back the lock; see `Target.close`."""
         with self._closing:
             if not self._locked:
+                self._lock.forget()  # it may be there all the same: only its answer was lost
                 return
             self._locked = False
             try:
@@ -233,7 +235,7 @@ class Phone:
                 cpus=self._cpus,
             )
         except RunError as error:
-            return RunFailure(file.path, str(error))
+            return RunFailure(file.path, read_crash(run.text("crash"), PACKAGE) or str(error))
         self._tell_odd(row.after)
         return row
 
@@ -266,9 +268,8 @@ class Phone:
         self.notice(f"{self._text(error)}; waiting for it, {_BACK_SECS:g} s at most")
         if not self._phone.wait(_BACK_SECS, self._stop):
             self._check_stop()
-            raise TargetError(
-                f"{self._text(error)}; it did not come back within {_BACK_SECS:g} s"
-            ) from error
+            why = f"{self._text(error)}; it did not come back within {_BACK_SECS:g} s"
+            raise TargetError(why + self._elsewhere()) from error
         try:
             with self._not_closed():
                 self._lock.acquire()
@@ -277,6 +278,13 @@ class Phone:
                     self._screen.set()
         except DeviceError as again:
             raise TargetError(self._text(again)) from again
+
+    def _elsewhere(self) -> str:
+        """Returns in which state a phone is that did not come back, for the end of a message."""
+        with contextlib.suppress(DeviceError):
+            if (state := self._phone.state()) not in ("", "device", "offline"):
+                return f": {unusable('', state)}"
+        return ""
 
     @contextlib.contextmanager
     def _not_closed(self) -> Iterator[None]:
@@ -293,8 +301,6 @@ class Phone:
     def _end(self) -> None:
         """Ends what a batch left running on the phone. Raises DeviceError."""
         self._phone.shell(Script(end_script(FOLDER)), timeout_secs=_END_SECS)
-        if self._runner is not None:
-            self._runner.end(self._phone)
 
     def _check_stop(self) -> None:
         if self._stop.is_set():
@@ -357,7 +363,7 @@ def open_phones(
     try:
         for name in _expand(adb, names):
             try:
-                opened.append(Phone(adb.phone(_serial(adb, name)), settings, options, stop))
+                opened.append(_open_phone(_find(adb, name), settings, options, stop))
             except (FailureError, UsageError) as error:
                 errors.append(error)
                 opened.append(LostPhone(name, str(error).removeprefix(f"{name}: ")))
@@ -368,6 +374,18 @@ def open_phones(
             target.close()
         raise
     return opened
+
+
+def _open_phone(
+    device: AdbDevice, settings: Settings, options: TargetOptions, stop: threading.Event
+) -> Phone:
+    """Opens a phone, once more where it is there and just an answer of it was lost."""
+    try:
+        return Phone(device, settings, options, stop)
+    except DeviceError as error:
+        if error.kind != "gone" or device.state() != "device":
+            raise
+    return Phone(device, settings, options, stop)
 
 
 def _as_one(errors: Sequence[FailureError | UsageError]) -> FailureError | UsageError:
@@ -407,7 +425,7 @@ def clean(names: Sequence[str], options: TargetOptions) -> dict[str, str]:
     outcome = {}
     for name in _expand(adb, names):
         try:
-            _clean_one(adb.phone(_serial(adb, name)))
+            _clean_one(_find(adb, name))
             outcome[name] = ""
         except FailureError as error:
             outcome[name] = str(error).removeprefix(f"{name}: ")
@@ -418,12 +436,12 @@ def _clean_one(device: AdbDevice) -> None:
     try:
         DeviceLock(device, _END_SECS).acquire()
     except DeviceError as error:
-        if error.kind != "storage":  # a full phone holds no lock, and needs this most
+        if error.kind not in ("storage", "refused"):  # nobody has a lock that cannot be made
             raise
-    device.shell(Script(end_script(FOLDER)), timeout_secs=_END_SECS)
+    device.shell(Script(end_session_script()), timeout_secs=_END_SECS)
     done = device.shell(["rm", "-rf", FOLDER], timeout_secs=_END_SECS)
     if done.exit_code:
-        raise FailureError(f"{FOLDER} is not gone: {one_line(done.stderr or done.stdout)}")
+        raise refusal(f"{FOLDER} is not gone: ", done.stderr or done.stdout)
 
 
 def _expand(adb: Adb, names: Sequence[str]) -> list[str]:
@@ -438,7 +456,17 @@ def _expand(adb: Adb, names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(listed))
 
 
-def _serial(adb: Adb, name: str) -> str:
-    """Returns the serial of a phone, which is connected first where it is an address."""
-    is_known = any(found.serial == name for found in adb.attached())
-    return adb.connect(name) if not is_known and ("." in name or ":" in name) else name
+def _find(adb: Adb, name: str) -> AdbDevice:
+    """Returns a phone, which is connected first where it is an address.
+
+    Raises:
+        UsageError: The name is none.
+        DeviceError: It cannot be connected, or is not in Android: there is a shell in recovery and
+            the like, too.
+    """
+    states = {found.serial: found.state for found in adb.attached()}
+    if name not in states and ("." in name or ":" in name):
+        name = adb.connect(name)
+    if states.get(name, "device") != "device":
+        raise unusable(f"{name}: ", states[name])
+    return adb.phone(name)

@@ -202,6 +202,16 @@ class TestShell:
         result = client.phone(modern.serial).shell(["printf", "%s\n", "", *words], timeout_secs=10)
         assert result.stdout == "".join(f"{word}\n" for word in ["", *words])
 
+    def test_no_exit_code_is_lost_before_android_9(self, device, either):
+        """Nothing is said of stdin when the command has ended, and yet it finds an end there."""
+        either.faults.add(Fault("late", on="shell", times=None))
+        try:
+            for command in (Script("cat; exit 7"), ["sh", "-c", "read -r line; exit 7"]):
+                result = device.shell(command, timeout_secs=5)
+                assert (result.stdout, result.exit_code) == ("", 7)
+        finally:
+            either.faults.clear()
+
     def test_a_nul_is_refused(self, device):
         with pytest.raises(ValueError, match="NUL"):
             device.shell(["echo", "a\0b"], timeout_secs=5)
@@ -354,6 +364,9 @@ class TestFiles:
         ("insufficient permissions for device: user in plugdev group", "refused", "udev rules"),
         ("couldn't create file: No space left on device", "storage", "free some space"),
         ("closed", "gone", "try again"),
+        ("mkdir: 'x': Permission denied", "refused", "`adb root`, then `adb shell rm -rf /data"),
+        ("mkdir: 'x': File exists", "refused", "`mobile-bench clean` removes it"),
+        ("mkdir: 'x': Disk quota exceeded", "storage", "`mobile-bench clean` removes"),
         ("couldn't create file: Read-only file system", "refused", "Read-only file system"),
         ("\x1b[2J" + "x" * 10_000, "refused", "xxx..."),
     ],

@@ -6,12 +6,15 @@ import csv
 import dataclasses
 import io
 import os
+import platform
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from bench_helpers import HOST, QUICK_FLAGS, children, is_running, make_measurement
@@ -194,7 +197,7 @@ def test_strange_names_are_measured_and_printed(models, tmp_path):
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    assert r"| odd/-a[1] $(x);\xe9\n.tflite |" in done.stdout
+    assert r"| `odd/-a[1] $(x);\xe9\n.tflite` |" in done.stdout
     assert [row.model for row in read_rows(output).measurements] == [f"odd/{name}"]
 
 
@@ -224,7 +227,7 @@ def long_run(models, tmp_path):
     process.wait()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interruption_keeps_the_rows_and_ends_the_worker(long_run, number):
     process, worker, output = long_run
     process.send_signal(number)
@@ -235,6 +238,193 @@ def test_an_interruption_keeps_the_rows_and_ends_the_worker(long_run, number):
     assert len(stdout.splitlines()) == 3
     assert len(read_rows(output).measurements) == 1
     assert not is_running(worker)
+
+
+def test_a_command_under_nohup_outlives_its_terminal():
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with cli._Interruption():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, former)
+
+
+def wait_until_gone(pid: int, secs: float = 10.0) -> None:
+    deadline = time.monotonic() + secs
+    while is_running(pid):
+        assert time.monotonic() < deadline, "it goes on"
+        time.sleep(0.05)
+
+
+def test_the_worker_of_a_killed_command_ends_in_the_middle_of_its_run(long_run):
+    process, worker, output = long_run
+    process.kill()
+    wait_until_gone(worker)
+    assert len(read_rows(output).measurements) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_worker_of_a_script_ends_with_it(models, number):
+    code = (
+        "import sys, mobile_bench\n"
+        "mobile_bench.measure(sys.argv[1:], num_runs=10000, max_secs=60,\n"
+        "    on_result=lambda row: print('one', flush=True))\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, models["float32"], models["slow"]],
+        stdout=subprocess.PIPE,
+        env=ENVIRONMENT,
+    ) as process:
+        assert process.stdout.readline() == b"one\n"
+        (worker,) = children(process.pid)
+        process.send_signal(number)
+        assert process.wait(10) == -number
+    wait_until_gone(worker)
+
+
+def shell(line: str, *arguments: object, **changes: str) -> subprocess.CompletedProcess:
+    """Runs the command within a line of a shell, where it is "$@"."""
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", line, "bash", *COMMAND, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=ENVIRONMENT | changes,
+    )
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    return done
+
+
+@pytest.fixture
+def rows_file(tmp_path) -> Path:
+    with RowWriter(tmp_path / "rows.jsonl") as writer:
+        writer.write(make_measurement())
+    return tmp_path / "rows.jsonl"
+
+
+@pytest.mark.parametrize("arguments", [["table"], ["compare"], ["--help"]], ids=" ".join)
+def test_a_reader_that_leaves_and_a_full_disk_are_told_in_a_line_at_most(rows_file, arguments):
+    files = {"table": [rows_file], "compare": 2 * [rows_file]}.get(arguments[0], [])
+    done = shell('"$@" | true', *arguments, *files)
+    assert (done.returncode, done.stderr) == (1, "")
+    done = shell('"$@" > /dev/full', *arguments, *files)
+    assert done.returncode == 1
+    assert done.stderr == "mobile-bench: standard output: No space left on device\n"
+    assert shell('"$@" >&-', *arguments, *files).returncode == 0
+
+
+def test_an_error_that_nobody_can_be_told(tmp_path):
+    assert shell('"$@" 2> /dev/full', "table", tmp_path / "missing").returncode == 1
+
+
+@pytest.mark.parametrize("flags", [[], ["--benchmark_binary=/bin/true"]], ids=["worker", "program"])
+def test_without_a_temporary_folder(models, flags, capsys, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/no/such/folder"])
+    monkeypatch.setattr("mobile_bench.host.tool._ask_help", lambda path: mock.MagicMock())
+    monkeypatch.setattr("mobile_bench.host.tool.HostToolTarget._words", lambda *_: [])
+    assert cli.main(["mobile-bench", str(models["float32"]), *flags]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "no temporary file can be made (No usable temporary directory found in" in last
+    assert "; name a folder with room for one in TMPDIR" in last
+
+
+@pytest.mark.parametrize("megabytes", [60, 120])
+def test_without_memory(models, megabytes):
+    done = shell(f'ulimit -v {1024 * megabytes}; "$@"', "--rounds=1", models["float32"])
+    assert done.returncode == 1
+    assert "mobile-bench: failures: 1, runs measured: 0\nhost: " in done.stderr
+
+
+def test_a_command_without_memory(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "_read", mock.Mock(side_effect=MemoryError))
+    assert cli.main(["mobile-bench", "table", "rows.jsonl"]) == 1
+    assert capsys.readouterr().err.startswith("mobile-bench: there is not enough memory; give")
+
+
+def test_a_second_command_does_not_append_to_the_same_file(recorded, tmp_path, capsys):
+    """It is refused before a target is opened, and does not measure what the first one does."""
+    output = tmp_path / "rows.jsonl"
+    asked = recorded([make_measurement()])
+    with RowWriter(output) as writer:
+        assert cli.main(["mobile-bench", "a.tflite", f"--output={output}", "--resume"]) == 1
+        writer.write(make_measurement())
+        assert cli.main(["mobile-bench", "table", str(output)]) == 0
+    line = f"mobile-bench: {output}: process {os.getpid()} on {platform.node()} appends to it"
+    assert line in capsys.readouterr().err
+    assert not hasattr(asked, "names")
+
+
+def test_no_name_reaches_the_terminal_unwritten(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    evil = "x\x1b[31m\u202e\nmobile-bench: all is well"
+    for arguments in (
+        ["table", evil],
+        ["compare", evil, evil],
+        [f"--models={evil}*"],
+        [evil],
+        ["a.tflite", f"--output={evil}{'x' * 300}"],
+        [f"--{evil}"],
+        [f"--threads={evil}", "a"],
+        [f"--target={evil}", "a"],
+        [f"--cpus={evil}", "a"],
+        [f"--benchmark_binary={evil}", "a"],
+        [f"--adb_path={evil}", "--target=all", "a"],
+        ["devices", evil],
+        ["clean", f"--adb_path={evil}"],
+    ):
+        assert cli.main(["mobile-bench", *arguments]) in (1, 2)
+        told = "".join(capsys.readouterr())
+        assert "all is well" in told, arguments
+        for line in told.splitlines():
+            assert "all is well" not in line or not line.startswith("mobile-bench: all")
+            assert line.replace("\r", "").replace("\t", "").isprintable()
+
+
+ODD_FOLDERS = ["a[1]", "*", "what?", "two,words", "two\nlines", "[", "a[!b]*?,c"]
+
+
+@pytest.mark.parametrize("name", ODD_FOLDERS)
+def test_what_exists_is_no_pattern(recorded, tmp_path, monkeypatch, name):
+    """Files, folders and results whose names hold what has a meaning in patterns and lists."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / name / "subnets"
+    folder.mkdir(parents=True)
+    (tmp_path / "a1" / "subnets").mkdir(parents=True)  # what a[1] would match
+    for path in (folder / "x.tflite", folder / f"{name}.tflite", tmp_path / "a1/subnets/y.tflite"):
+        path.write_bytes(b"model")
+    asked = recorded([make_measurement()])
+    both = sorted([f"{name}/subnets/{name}.tflite", f"{name}/subnets/x.tflite"])
+    for given, expected in (
+        (f"{name}/subnets/{name}.tflite", [f"{name}/subnets/{name}.tflite"]),
+        (f"{name}/subnets/?*.tflite", both),
+        (f"{name}/*/x.tfl?te", [f"{name}/subnets/x.tflite"]),
+        (f"{name}/**/x.tflite", [f"{name}/subnets/x.tflite"]),
+        (f"{tmp_path}/{name}/*/x.tflite", [f"{tmp_path}/{name}/subnets/x.tflite"]),
+    ):
+        for arguments in ([given], [f"--models={given}"]):
+            output = f"{name}/rows,[1]*.jsonl"
+            assert cli.main(["mobile-bench", *arguments, f"--output={output}"]) == 0
+            assert asked.paths == expected, given
+    assert len(read_rows(tmp_path / name / "rows,[1]*.jsonl").measurements) == 10
+
+
+def test_a_list_of_names_with_and_without_commas(recorded, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.tflite", "b,c.tflite", "d,e,f.tflite", "b"):
+        (tmp_path / name).write_bytes(b"model")
+    asked = recorded()
+    (tmp_path / "d").mkdir()  # a folder is no model
+    models = "--models=a.tflite,d,e,f.tflite,[a].tflite, missing.tflite,b"
+    assert cli.main(["mobile-bench", models, "b,c.tflite"]) == 0
+    assert asked.paths == ["a.tflite", "d,e,f.tflite", "missing.tflite", "b", "b,c.tflite"]
+    assert cli.main(["mobile-bench", "--models=b,c.tflite"]) == 0
+    assert asked.paths == ["b,c.tflite"]
+    assert cli.main(["mobile-bench", "--models=", "b"]) == 0
+    assert asked.paths == ["b"]
+    assert cli.main(["mobile-bench", "--models=a.tflite,"]) == 2
 
 
 class Recorded:

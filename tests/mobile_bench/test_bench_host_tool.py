@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import subprocess
+import sys
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
 from bench_helpers import (
     check_that_closing_ends_a_run_of_another_thread,
     children,
+    is_running,
 )
 
 import mobile_bench
@@ -18,7 +23,10 @@ from mobile_bench.errors import FailureError, MeasureError, UsageError
 from mobile_bench.host.tool import HostToolTarget
 from mobile_bench.models import ModelFile
 from mobile_bench.results import Settings
+from mobile_bench.scratch import temporary_folder
 from mobile_bench.target import TargetOptions
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # The lines that matter, as a current build prints them. A model's name says what goes wrong.
 PROGRAM = r"""#!/bin/sh
@@ -155,6 +163,46 @@ def test_a_bad_run_costs_one_model(program, named):
 def test_closing_ends_a_run(program, named):
     target = HostToolTarget(Settings(), TargetOptions(benchmark_binary=str(program)))
     check_that_closing_ends_a_run_of_another_thread(target, ModelFile.read(named("hang")))
+
+
+def descendants(pid: int) -> list[int]:
+    found = children(pid)
+    return found + [pid for child in found for pid in descendants(child)]
+
+
+SCRIPT = """
+import sys, mobile_bench
+mobile_bench.measure(sys.argv[2:], benchmark_binary=sys.argv[1], rounds=1,
+    on_result=lambda row: print('one', flush=True))
+"""
+
+
+def test_the_program_ends_with_a_killed_parent_and_its_files_with_the_next(
+    program, named, tmp_path, monkeypatch
+):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(scratch)}
+    command = [sys.executable, "-c", SCRIPT, program, named("first"), named("hang")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout.readline() == b"one\n"
+        deadline = time.monotonic() + 20
+        # A shell, its guard, the program, which is a shell as well, and its `sleep`.
+        while len(started := descendants(process.pid)) < 4 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.kill()
+    assert len(started) == 4
+    while any(map(is_running, started)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (left,) = scratch.iterdir()
+    other = scratch / left.name.replace("mobile_bench.", "mobile_bench.elsewhere-")
+    other.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    with temporary_folder() as folder:
+        assert sorted(scratch.iterdir()) == sorted([other, Path(folder)])
+        with temporary_folder():
+            assert Path(folder).exists()  # its process lives
 
 
 def test_what_is_no_program_is_refused(program, named):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import errno
+import itertools
 import json
 import os
+import platform
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -13,6 +18,8 @@ from bench_helpers import HOST, STATE, make_measurement
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mobile_bench import table
+from mobile_bench.compare import compare
 from mobile_bench.errors import FailureError, UsageError
 from mobile_bench.results import (
     VERSION,
@@ -26,6 +33,7 @@ from mobile_bench.results import (
     parse_cpus,
 )
 from mobile_bench.rows import RowWriter, read_rows
+from mobile_bench.summary import summarize
 
 ROW = make_measurement()
 # Every optional part filled, and a phone's state before and after.
@@ -159,7 +167,13 @@ def test_a_last_line_that_lacks_only_its_end_counts(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "damage", [b"{", b"{}", b"", b"[]", b"\xff", b"[" * 100_000, b'{"x": NaN}']
+    "damage",
+    [
+        *(b"{", b"{}", b"", b"[]", b"\xff", b"[" * 100_000, b'{"x": NaN}'),
+        *(b"null", b"5", b'"x"', b"[[]]", b"true", b"1e999", b"[" * 900 + b"]" * 900),
+        b'{"version": ' + b"[" * 900 + b"]" * 900 + b"}",
+        b"9" * 5000,
+    ],
 )
 def test_a_damaged_line_is_named(tmp_path, damage):
     path = tmp_path / "rows.jsonl"
@@ -276,3 +290,99 @@ def test_cores_are_numbers_ranges_or_a_mask(text, cores):
             parse_cpus(text)
     else:
         assert parse_cpus(text) == cores
+
+
+WHOLE = make_measurement(
+    memory=Memory(1.0, 2.0, 3.0), profile=(OpTime("a", "b", 1.0, 1.0, 1.0),)
+).to_dict()
+ODD = [None, True, -1, 1e300, 10**400, "\x1b[31m\ud800", "x" * 10_000, [], [[]], {"a": 1}]
+
+
+def places(value, place=()):
+    """The keys and indices that lead to each value within a JSON value."""
+    yield place
+    if isinstance(value, (dict, list)):
+        for key in value if isinstance(value, dict) else range(len(value)):
+            yield from places(value[key], (*place, key))
+
+
+def replaced(value, place, other):
+    """The JSON value with another one at a place."""
+    if not place:
+        return other
+    copied = copy.copy(value)
+    copied[place[0]] = replaced(value[place[0]], place[1:], other)
+    return copied
+
+
+def test_whatever_a_row_holds_is_used_or_refused_in_one_line(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    refusals = []
+    for place, odd in itertools.product(places(WHOLE), ODD):
+        path.write_text(json.dumps(replaced(WHOLE, place, odd)) + "\n")
+        try:
+            rows = read_rows(path).measurements
+        except FailureError as error:
+            refusals.append(str(error))
+            continue
+        summaries = summarize(rows)
+        changes = table.format_changes(compare(summaries, summaries))
+        for text in (table.format_table(summaries), table.format_csv(summaries), changes):
+            text.encode()
+    assert len(refusals) > 500
+    for line in refusals:
+        assert line.isprintable()
+        assert line.startswith(f"{path}, line 1: not a measurement: ")
+        assert len(line) < len(str(path)) + 400
+
+
+def test_one_process_at_a_time_appends(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    with RowWriter(path) as writer:
+        writer.write(ROW)
+        with pytest.raises(FailureError) as caught:
+            RowWriter(path)
+        who = f"process {os.getpid()} on {platform.node()}"
+        assert str(caught.value) == (
+            f"{path}: {who} appends to it; wait for its end, or give another file"
+        )
+        assert read_rows(path).measurements == [ROW]  # reading stays free
+        writer.write(ROW)
+    with RowWriter(path) as writer:
+        writer.write(ROW)
+    assert len(read_rows(path).measurements) == 3
+
+
+def test_the_lock_of_a_killed_process_is_gone(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    opened = f"w = mobile_bench.rows.RowWriter({str(path)!r})"
+    code = f"import mobile_bench.rows; {opened}; print(flush=True); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as process:
+        process.stdout.readline()
+        with pytest.raises(FailureError, match=rf"process {process.pid} on .* appends to it"):
+            RowWriter(path)
+        process.kill()
+        process.wait()
+    with RowWriter(path) as writer:
+        writer.write(ROW)
+
+
+def test_a_file_without_locks_is_written(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with RowWriter(tmp_path / "rows.jsonl") as writer:
+        writer.write(ROW)
+    assert read_rows(tmp_path / "rows.jsonl").measurements == [ROW]
+
+
+def test_a_file_that_got_no_row_is_not_left(tmp_path):
+    with RowWriter(tmp_path / "rows.jsonl"):
+        assert (tmp_path / "rows.jsonl").exists()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "empty.jsonl").touch()
+    with RowWriter(tmp_path / "empty.jsonl"):
+        pass
+    assert (tmp_path / "empty.jsonl").exists()  # it was there before

@@ -7,12 +7,14 @@ import sys
 from unittest import mock
 
 import pytest
+from phone_helpers import make_options
 
 from mobile_bench.adb.device import AdbDevice, Script
 from mobile_bench.adb.errors import DeviceError
 from mobile_bench.adb.server import Adb
 from mobile_bench.phone import lock as lock_module
 from mobile_bench.phone.lock import DeviceLock
+from mobile_bench.phone.target import clean
 
 FOLDER = "data/local/tmp/mobile_bench/lock"
 
@@ -176,7 +178,75 @@ def test_a_guard_that_was_left_does_not_hold_for_ever(device, folder):
     assert not folder.exists()
 
 
-def test_a_full_phone_says_so(device, phone):
-    phone.free_bytes = 0
-    with pytest.raises(DeviceError):
+OWN_WORDS = {
+    "no space": ("storage", "No space left on device; free some space on the phone; `mobile-bench"),
+    "no inode": ("storage", "No space left on device; free some space on the phone; `mobile-bench"),
+    "root's": (
+        "refused",
+        "Permission denied; root's own files are in the way.*shell rm -rf /data/",
+    ),
+    "root's lock": ("refused", "Permission denied; root's own files are in the way.*shell rm -rf "),
+    "dangling": ("refused", "File exists; something else is in its place: `mobile-bench clean`"),
+    "foreign": ("refused", "File exists; something else is in its place: `mobile-bench clean`"),
+    "a file": ("refused", "File exists; something else is in its place: `mobile-bench clean`"),
+}
+
+
+@pytest.fixture(params=OWN_WORDS)
+def hindered(request, device, phone, folder):
+    """What keeps a lock from being made, and the kind and the words of the error that tells it."""
+    folder.parent.mkdir(parents=True)
+    if request.param == "no space":
+        phone.free_bytes = 0
+    elif request.param == "no inode":
+        phone.has_inodes = False
+    elif request.param == "root's":
+        (folder.parent / "models").mkdir()
+        phone.roots_own = ["/data/local/tmp/mobile_bench"]
+    elif request.param == "root's lock":
+        folder.mkdir()
+        (folder / "holder").touch()
+        phone.roots_own = ["/data/local/tmp/mobile_bench/lock"]
+    elif request.param == "dangling":
+        folder.symlink_to("nowhere")
+    elif request.param == "foreign":
+        folder.symlink_to(phone.root / "sdcard")
+    else:
+        folder.touch()
+    return request.param, *OWN_WORDS[request.param]
+
+
+def test_a_lock_that_cannot_be_made_is_not_another_sessions(device, hindered):
+    _, kind, words = hindered
+    with pytest.raises(DeviceError, match=rf"{device.serial}: .*{words}") as caught:
         make_lock(device).acquire()
+    assert caught.value.kind == kind
+    assert "session" not in str(caught.value)
+
+
+def test_clean_cures_what_keeps_a_lock_from_being_made(adb, phone, folder, hindered):
+    outcome = clean([phone.serial], make_options(adb, None))[phone.serial]
+    if hindered[0].startswith("root's"):
+        assert outcome.startswith("/data/local/tmp/mobile_bench is not gone: ")
+        assert "Permission denied; root's own files" in outcome
+    else:
+        assert outcome == ""
+        assert not folder.parent.exists()
+        assert (phone.root / "sdcard").is_dir()
+
+
+def test_clean_leaves_a_lock_of_another_session_on_a_full_phone(adb, device, phone, folder):
+    make_lock(device).acquire()
+    phone.free_bytes, phone.has_inodes = 0, False
+    assert (
+        "another session measures" in clean([phone.serial], make_options(adb, None))[phone.serial]
+    )
+    assert folder.exists()
+
+
+def test_a_lock_is_given_back_on_a_phone_that_is_full_by_now(device, phone, folder):
+    lock = make_lock(device)
+    lock.acquire()
+    phone.free_bytes = 0
+    lock.release()
+    assert not folder.exists()

@@ -7,17 +7,20 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from phone_helpers import make_options, remote_files, run_session, write_models
+from phone_helpers import SETTINGS, make_options, remote_files, run_session, write_models
 from stand_in import OLD, Answer, Fault, make_tool
 
 from mobile_bench.adb import device as adb_device
 from mobile_bench.adb.server import Adb
 from mobile_bench.cli import main
 from mobile_bench.phone import target as phone_module
+from mobile_bench.phone.batch import PACKAGE
 from mobile_bench.phone.lock import DeviceLock
+from mobile_bench.phone.target import clean
 
 # A run is ended after twice `max_secs` and these.
 TIMEOUT_SECS = 1.0
@@ -170,6 +173,29 @@ def test_a_phone_that_stops_answering_is_lost(phone, options, paths, monkeypatch
     assert "2 of 3 models are left; resume to go on with them" in outcome.line
 
 
+def test_a_session_with_adbd_before_android_9(phone, options, paths):
+    phone.faults.add(Fault("late", on="shell", times=None))
+    outcome = run_session(paths, phone.serial, options, settings=replace(SETTINGS, screen="on"))
+    assert (outcome.measured, outcome.lines) == (["a", "b", "c"], [])
+    assert clean([phone.serial], options) == {phone.serial: ""}
+
+
+@pytest.mark.parametrize("call", ["getprop", "mkdir -p", "sha256sum", "--help"])
+def test_an_answer_that_is_lost_while_a_phone_is_opened(call, phone, options, paths):
+    """The exit code of one call is lost, after the call was made; the second time all is well."""
+    phone.faults.add(Fault("drop", on="shell", match=call))
+    outcome = run_session(paths, phone.serial, options)
+    assert (outcome.measured, outcome.lines) == (["a", "b", "c"], [])
+    assert not (phone.root / "data/local/tmp/mobile_bench/lock").exists()
+
+
+def test_answers_that_are_lost_again_and_again_are_told(phone, options, paths):
+    phone.faults.add(Fault("drop", on="shell", match="--help", times=None))
+    outcome = run_session(paths, phone.serial, options)
+    assert "the connection was lost" in outcome.line
+    assert not (phone.root / "data/local/tmp/mobile_bench/lock").exists()
+
+
 def test_an_unauthorized_phone_says_what_to_do(make_phone, adb, options, paths):
     phone = make_phone(connect=False)
     phone.authorized = False
@@ -257,15 +283,24 @@ def test_a_phone_lost_while_models_are_pushed_goes_on(phone, options, paths):
     assert (outcome.measured, outcome.lines) == (["a", "b", "c"], [])
 
 
-@pytest.fixture
-def hanging(phone, adb, tool_path, tmp_path):
-    """A mobile-bench that has measured one model, while the next one hangs; and its models."""
+STAY_ON = ("global", "stay_on_while_plugged_in")
+
+
+@pytest.fixture(params=["binary"])
+def hanging(request, phone, adb, tool_path, tmp_path):
+    """A mobile-bench that has measured one model, while the next one hangs; and its models.
+
+    It keeps the phone's screen on, which was off and would stay on with one kind of charger.
+    """
     paths = write_models(tmp_path, "ab")
+    phone.packages[PACKAGE] = "1.0"
+    phone.awake, phone.settings[STAY_ON] = False, "2"
     phone.faults.add(fault_of(paths[1], "hang"))
     command = [
         *(sys.executable, "-m", "mobile_bench", *paths, f"--target={phone.serial}"),
         *(f"--benchmark_binary={tool_path}", f"--output={tmp_path}/rows.jsonl"),
-        *("--num_runs=5", "--min_secs=0", "--warmup_min_secs=0", "--rounds=1"),
+        *("--num_runs=5", "--min_secs=0", "--warmup_min_secs=0", "--rounds=1", "--screen=on"),
+        f"--runner={request.param}",
     ]
     root = str(Path(phone_module.__file__).parents[2])
     process = subprocess.Popen(
@@ -290,20 +325,39 @@ def test_ctrl_c_ends_the_run_on_the_phone(phone, hanging, tmp_path):
     assert "Traceback" not in errors
     assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 1
     wait_until(lambda: not phone.processes())
-    assert not [name for name in remote_files(phone) if name.startswith("lock")]
+    check_that_nothing_is_left(phone)
 
 
+def check_that_nothing_is_left(phone) -> None:
+    wait_until(lambda: not phone.processes())
+    names = remote_files(phone)
+    assert not [name for name in names if name.startswith(("lock", "jobs", "screen"))]
+    assert (phone.awake, phone.settings[STAY_ON]) == (False, "2")
+
+
+@pytest.mark.parametrize("hanging", ["binary", "apk"], indirect=True)
 def test_what_a_killed_session_left_is_ended_by_the_next(phone, hanging, options):
-    """Its model would be timed beside the new ones, and its lock keep the phone."""
+    """Its model would be timed beside the new ones, its lock keep the phone, its screen stay on."""
     process, paths = hanging
     process.kill()
     process.wait()
     left = model_runs(phone)[1]
     assert left.is_running()
+    assert (phone.awake, phone.settings[STAY_ON]) == (True, "7")
     outcome = run_session(paths[:1], phone.serial, options)
     assert outcome.measured == ["a"]
+    assert outcome.rows[0].before.screen_on is False
     assert not left.is_running()
-    assert not [name for name in remote_files(phone) if name.startswith("lock")]
+    check_that_nothing_is_left(phone)
+
+
+@pytest.mark.parametrize("hanging", ["apk"], indirect=True)
+def test_what_a_killed_session_left_is_ended_by_clean(phone, hanging, options):
+    process, _ = hanging
+    process.kill()
+    process.wait()
+    assert clean([phone.serial], options) == {phone.serial: ""}
+    check_that_nothing_is_left(phone)
 
 
 def test_the_command_tells_what_failed(phone, adb, tool_path, tmp_path, monkeypatch, capsys):

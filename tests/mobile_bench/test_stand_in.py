@@ -68,6 +68,27 @@ def test_shell_of_old_phones_loses_the_exit_code(adb, make_phone, sh):
     assert phone.log == ["shell:echo out; echo err >&2; exit 7"]
 
 
+def test_adbd_before_android_9_loses_the_exit_code_of_who_closes_stdin(adb, phone, sh):
+    phone.faults.add(Fault("late", on="shell", times=None))
+    assert sh(phone, "echo out; exit 7").returncode != 7  # adb's own shell closes it at its end
+    keep = [adb.adb, "-s", phone.serial, "shell", "echo out; exit 7"]
+    with subprocess.Popen(keep, stdin=subprocess.PIPE, env=adb.environment) as process:
+        assert process.wait(20) == 7  # nothing was said of stdin
+
+
+def test_what_root_made_and_what_is_full(phone, sh):
+    phone.roots_own = [f"{TMP}/theirs"]
+    (phone.root / f"{TMP[1:]}/theirs/deep").mkdir(parents=True)
+    for command in ("mkdir", "rmdir", "rm -rf"):
+        result = sh(phone, f"{command} {TMP}/theirs/deep/../new")
+        assert (result.returncode, "Permission denied" in result.stderr) == (1, True)
+    assert sh(phone, f"mkdir -p {TMP}/theirs/deep").returncode == 0
+    phone.has_inodes = False
+    result = sh(phone, f"mkdir {TMP}/new")
+    assert result.stderr == f"mkdir: '{TMP}/new': No space left on device\n"
+    assert sh(phone, f"mkdir -p {TMP}").returncode == 0
+
+
 def test_stdin_reaches_the_command(adb, phone):
     command = [adb.adb, "-s", phone.serial, "shell", "wc -c; echo done"]
     data = b"x" * 300_000
@@ -118,7 +139,7 @@ def test_environment_is_the_phones(phone, sh):
     names = {line.partition("=")[0] for line in sh(phone, "env").stdout.splitlines()}
     assert names <= {
         *("HOME", "LC_ALL", "PATH", "PWD", "OLDPWD", "SHLVL", "TMPDIR", "_"),
-        *("STAND_IN_ROOT", "STAND_IN_SHELL"),
+        *("STAND_IN_ROOT", "STAND_IN_SHELL", "STAND_IN_ROOTS_OWN", "STAND_IN_IS_FULL"),
     }
     assert sh(phone, "python3 -V").returncode == 127
     assert sh(phone, "id -u; uname -m").stdout == "2000\naarch64\n"

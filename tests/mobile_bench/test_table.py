@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import html
 import io
+import re
 
-from bench_helpers import HOST, STATE, make_measurement
+import pytest
+from bench_helpers import HOST, STATE, TOOL, make_measurement
 from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from mobile_bench.compare import compare
 from mobile_bench.results import Affinity, Delegation, Memory, OpTime, Settings, Verdict
@@ -144,7 +148,7 @@ def test_csv_has_all_that_a_summary_knows():
     rows += rows_of(7.0, model="d.tflite")
     text = format_csv(summarize(rows))
     first, second = csv.DictReader(io.StringIO(text))
-    assert first["model"] == 'a, "b"\nc.tflite'
+    assert first["model"] == r'a, "b"\nc.tflite'
     assert (first["target"], first["device"]) == ("R58", "Phone 9")
     assert [first[name] for name in ("median_us", "low_us", "high_us")] == ["10.25", "10.0", "10.5"]
     assert (first["cores_granted"], first["rounds"], first["runs"]) == ("0 1", "2", "200")
@@ -201,3 +205,86 @@ def test_profiles_as_csv_are_one_table():
         **{"mean_us": "10.0", "calls": "3", "percent": "75.0"},
     }
     assert found[2]["percent"] == ""
+
+
+def summary_of(text: str):
+    """A summary, and its ops, that have a text wherever a row of somebody else may have one."""
+    ops = (OpTime(text, text, 1.0, 1, 100.0),)
+    row = make_measurement(
+        model=text,
+        device=dataclasses.replace(PHONE, target=text, model=text, cpu=text),
+        tool=dataclasses.replace(TOOL, version=text),
+        delegation=Delegation(text),
+        profile=ops,
+        verdict=Verdict(False, (f"tool: {text}",)),
+    )
+    return [*summarize([row]), *summarize([make_measurement()])], row
+
+
+FORMULAS = [
+    "=1+1",
+    "+1",
+    "-1",
+    "@SUM(A1)",
+    "\t=1+1",
+    "\r=1",
+    " =1",
+    "\n=1",
+    "\uff1d1",
+    "=cmd|'x'!A0",
+]
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_no_text_is_a_formula_in_csv(text):
+    summaries, row = summary_of(text)
+    for table in (format_csv(summaries), format_profiles_csv([row])):
+        for line in csv.DictReader(io.StringIO(table)):
+            for cell in line.values():
+                assert cell.isprintable()
+                assert cell.lstrip()[:1] not in ("=", "+", "@", "\uff1d")
+                if cell.startswith("-"):
+                    float(cell)
+
+
+def test_numbers_stay_numbers_in_csv():
+    row = make_measurement(memory=Memory(-1.5, 2.5, None))
+    (line,) = csv.DictReader(io.StringIO(format_csv(summarize([row]))))
+    assert float(line["init_mb"]) == -1.5
+    assert float(line["median_us"]) == 1.5
+
+
+MARKUP = [
+    "<img src=x onerror=alert(1)>",
+    "[click](https://example.com)",
+    "![seen](https://example.com/a.png)",
+    "https://example.com",
+    "www.example.com",
+    "a@example.com",
+    "&lt;b&gt;",
+    "**bold** _it_ ~~no~~ $x$",
+    "`<b>`",
+    "``<b>",
+    "a|<b>|c",
+    "a\\",
+    "<!-- ",
+    "\u202etxt.<b>",
+    "\x1b[31mred",
+    "[a]: https://example.com",
+]
+
+
+@pytest.mark.parametrize("text", MARKUP)
+def test_no_text_is_more_than_text_in_markdown(text):
+    """Rendered, a table has the text as it is written out, and no element that is not our own."""
+    summaries, row = summary_of(text)
+    written = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    changes = format_changes(compare(summaries, summaries[1:]))
+    for table in (format_table(summaries), changes, format_profile(row)):
+        assert all(line.isprintable() for line in table.splitlines())
+        page = MarkdownIt("commonmark").enable("table").render(table)
+        tags = set(re.findall(r"</?([a-zA-Z!]\w*)", page))
+        assert tags <= {"p", "table", "thead", "tbody", "tr", "th", "td", "code"}
+        assert html.escape(written) in page
+        for link in re.finditer(r"(?i)https?://|www\.|\w@", re.sub("<code>.*?</code>", "", page)):
+            pytest.fail(f"{link[0]} may become a link")

@@ -7,6 +7,7 @@ with StandInDevice() as phone:          # adbd's wire protocol on 127.0.0.1
 """
 
 from stand_in.adb_server import AdbServer
+from stand_in.announced import Announced
 from stand_in.commands import Answer
 from stand_in.device import StandInDevice
 from stand_in.faults import Fault
@@ -17,6 +18,7 @@ __all__ = [
     "MODERN",
     "OLD",
     "AdbServer",
+    "Announced",
     "Answer",
     "Fault",
     "PhoneKind",

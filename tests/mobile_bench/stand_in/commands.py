@@ -12,10 +12,12 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from stand_in.runs import PACKAGE
+
 if TYPE_CHECKING:
     from stand_in.device import StandInDevice
 
-APK = "org.tensorflow.lite.benchmark"
+APK = PACKAGE
 _ACTIVITY = f"{APK}/.BenchmarkModelActivity"
 
 
@@ -64,7 +66,7 @@ class Commands:
 
     NAMES = (
         *("am", "cmd", "df", "dumpsys", "getprop", "id", "input", "log", "logcat", "md5sum"),
-        *("nproc", "pm", "settings", "sha256sum", "svc", "taskset", "uname"),
+        *("nproc", "pidof", "pm", "settings", "sha256sum", "svc", "taskset", "uname"),
     )
 
     def __init__(self, device: StandInDevice) -> None:
@@ -286,6 +288,10 @@ class Commands:
             f"/dev/block/dm-8  {total} {total - free} {free} "
             f"{100 - 100 * free // total}% /data\n"
         )
+
+    def _pidof(self, request: Request, *arguments: str) -> Answer:
+        pid = self._device.app.pid() if arguments[-1] == APK else None
+        return Answer(code=1) if pid is None else Answer(f"{pid}\n")
 
     def _nproc(self, request: Request, *arguments: str) -> Answer:
         return Answer(f"{len(self._device.online)}\n")

@@ -59,7 +59,11 @@ class StandInDevice:
         settings: By (namespace, key), such as ("system", "screen_off_timeout").
         packages: Version by name of each installed app.
         free_bytes: Space on /data; None for plenty. Shell commands can then write no file
-            larger than it either.
+            larger than it either, and make no folder where it is less than a block.
+        has_inodes: Whether a new file or folder can be made.
+        roots_own: Folders, such as "/data/local/tmp/mobile_bench", that `adb root` has made: only
+            root may change what is in them.
+        state: What its adbd is, "device" or such as "recovery", from the next connection on.
         taskset_ignored: taskset succeeds and the command runs on all cores.
         crlf: Without shell_v2: lines end in CRLF, as on phones before Android 7.
         tool: How its benchmark_model behaves.
@@ -90,6 +94,8 @@ class StandInDevice:
         self.awake = True
         self.settings = {("system", "screen_off_timeout"): "30000"}
         self.packages: dict[str, str] = {}
+        self.roots_own: list[str] = []
+        self.state = "device"
         self.taskset_ignored = False
         self.crlf = False
         self.tool = ToolSettings()
@@ -232,6 +238,14 @@ class StandInDevice:
     def free_bytes(self, value: int | None) -> None:
         self.files.free_bytes = value
 
+    @property
+    def has_inodes(self) -> bool:
+        return self.files.has_inodes
+
+    @has_inodes.setter
+    def has_inodes(self, value: bool) -> None:
+        self.files.has_inodes = value
+
     def round_trips(self) -> int:
         """Returns how many services were opened since the log was last cleared."""
         return len(self.log)
@@ -255,7 +269,9 @@ class StandInDevice:
             packets = "v2" in words
             if packets and "shell_v2" not in self.features:
                 raise LookupError(name)
-            ShellService(self, stream, packets, self.crlf and words[0] == "shell").run(rest)
+            crlf = self.crlf and words[0] == "shell"
+            kind = "" if fault is None else fault.kind
+            ShellService(self, stream, packets, crlf, kind).run(rest)
         elif kind == "sync":
             SyncService(self, stream).run()
         elif kind == "reboot":
@@ -296,6 +312,8 @@ class StandInDevice:
                 "LC_ALL": "C.UTF-8",
                 "STAND_IN_ROOT": str(self.root),
                 "STAND_IN_SHELL": number,
+                "STAND_IN_ROOTS_OWN": " ".join(f"{self.root}{name}" for name in self.roots_own),
+                "STAND_IN_IS_FULL": "yes" if self.files.is_full else "",
             }
             return subprocess.Popen(
                 command, cwd=self.root, env=environment, start_new_session=True, **options
@@ -333,7 +351,7 @@ class StandInDevice:
                 return
         # Small packets follow each other: without this each waits for the other side's answer.
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        banner = "device::" + "".join(
+        banner = f"{self.state}::" + "".join(
             f"{name}={self.properties.get(name, '')};"
             for name in ("ro.product.name", "ro.product.model", "ro.product.device")
         )

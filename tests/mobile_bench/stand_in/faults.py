@@ -12,7 +12,7 @@ KINDS = {
         "crash", "exit", "hang", "truncate", "flood", "rubbish", "silent",
         "unplug", "reboot", "freeze",
     ),
-    "shell": ("unplug", "reboot", "freeze"),
+    "shell": ("unplug", "reboot", "freeze", "late", "drop"),
     "push": ("unplug", "reboot", "damage"),
 }  # fmt: skip
 
@@ -25,7 +25,10 @@ class Fault:
         kind: crash (killed by `signal`), exit (with `code`), hang (for ever), truncate (exit 0 in
             the middle of a line), flood (prints for ever), rubbish (binary output), silent (exit
             0, nothing printed), unplug (the cable is pulled; the tool's process lives on), reboot,
-            freeze (the phone stops answering), damage (the pushed file differs).
+            freeze (the phone stops answering), damage (the pushed file differs), late (adbd before
+            Android 9: what the host says of a command's stdin comes to it when the command has
+            ended, and where it is that stdin is closed, the exit code is lost), drop (the exit
+            code is lost).
         on: The event that is spoiled: "run" (benchmark_model), "shell" (a command) or "push".
         match: Only events with this text in their command line or path count.
         skip: How many matching events pass before.

@@ -25,6 +25,7 @@ _HOST_COMMANDS = (
 # Of those that change files, the ones with which a mistake in the tested code could hurt the host.
 _GUARDED_COMMANDS = ("chmod", "cp", "mkdir", "mv", "rm", "rmdir", "touch")
 RUNNER = "benchmark_model_runner"  # the command that the launchers of pushed tools start
+_BLOCK_BYTES = 4096  # what a folder takes of the disk
 _UNREADABLE = "unreadable"  # a link to itself: see FileSystem.forbid
 
 
@@ -40,6 +41,7 @@ class FileSystem:
         self.root = root
         self.tools = Tools()
         self.free_bytes: int | None = None
+        self.has_inodes = True
         self._socket_path = socket_path
         self._contents: dict[str, str] = {}
         self._bin = root / "system/bin"
@@ -55,6 +57,12 @@ class FileSystem:
             self._write_command(name, "/bin/sh", _HERE / "commands/guard", shutil.which(name))
         for name in (*Commands.NAMES, RUNNER):
             self.add_command(name)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no new file or folder can be made."""
+        no_block = self.free_bytes is not None and self.free_bytes < _BLOCK_BYTES
+        return no_block or not self.has_inodes
 
     @property
     def command_path(self) -> str:
@@ -115,7 +123,8 @@ class FileSystem:
         """
         path = self.path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        if self.free_bytes is not None and len(content) > self.free_bytes:
+        too_large = self.free_bytes is not None and len(content) > self.free_bytes
+        if too_large or not (self.has_inodes or path.exists()):
             raise OSError(errno.ENOSPC, "No space left on device")
         path.unlink(missing_ok=True)
         path.write_bytes(self.tools.to_stored(content, self.runner))

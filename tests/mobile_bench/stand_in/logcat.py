@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from typing import NamedTuple
 
@@ -65,3 +66,40 @@ def _filters(arguments: list[str]) -> dict[str, str]:
             least[tag] = level or "V"
         before = word
     return least
+
+
+def log_crash(logcat: Logcat, package: str, pid: int, number: int) -> None:
+    """Logs a native crash as Android does since version 8: libc, then the system's debugger."""
+    name = signal.Signals(number).name
+    comm = package[-15:]  # a process has the end of its app's name
+    reason = {11: "code 1 (SEGV_MAPERR), fault addr 0x10"}.get(number, "code -1 (SI_QUEUE)")
+    where = f"in tid {pid} ({comm}), pid {pid} ({comm})"
+    logcat.add(pid, "F", "libc", f"Fatal signal {number} ({name}), {reason} {where}")
+    abort = ["Abort message: 'assertion failed'"] if number == signal.SIGABRT else []
+    for text in (
+        "*** *** *** *** *** *** *** *** *** *** *** *** *** *** *** ***",
+        "Build fingerprint: 'google/sargo/sargo:9/PQ3B.190801.002/5674421:user/release-keys'",
+        "Revision: 'MP1.0'",
+        "ABI: 'arm64'",
+        f"pid: {pid}, tid: {pid}, name: {comm}  >>> {package} <<<",
+        f"signal {number} ({name}), {reason}",
+        *abort,
+        "    x0  0000000000000000  x1  0000007fe5b9c2a8  x2  0000000000000010",
+        "backtrace:",
+        "      #00 pc 00000000000f1a2c  /data/app/~~Zx3w==/lib/arm64/libbenchmark_model.so "
+        "(BuildId: 2f1)",
+        "      #01 pc 00000000000a0b1c  /apex/com.android.art/lib64/libart.so",
+    ):
+        logcat.add(pid + 17, "F", "DEBUG", text)
+
+
+def log_exception(logcat: Logcat, package: str, pid: int, text: str) -> None:
+    """Logs an exception that no code of an app has caught."""
+    for line in (
+        "FATAL EXCEPTION: main",
+        f"Process: {package}, PID: {pid}",
+        text,
+        "\tat java.lang.Runtime.loadLibrary0(Runtime.java:1016)",
+        "\tat android.os.Looper.loop(Looper.java:193)",
+    ):
+        logcat.add(pid, "E", "AndroidRuntime", line)

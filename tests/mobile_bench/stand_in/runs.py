@@ -5,13 +5,19 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TextIO
 
+from stand_in.logcat import log_crash, log_exception
+
 if TYPE_CHECKING:
     from stand_in.device import StandInDevice
+
+
+PACKAGE = "org.tensorflow.lite.benchmark"
 
 
 @dataclasses.dataclass
@@ -64,14 +70,22 @@ class Run:
 
 
 class App:
-    """The benchmark as an installed app: started by `am`, its output goes to the log."""
+    """The benchmark as an installed app: started by `am`, its output goes to the log.
+
+    Attributes:
+        throws: The exception that ends each start of it; "" for none.
+    """
 
     def __init__(self, device: StandInDevice) -> None:
+        self.throws = ""
         self._device = device
         self._process: subprocess.Popen | None = None
 
     def start(self, arguments: list[str]) -> None:
         """Starts a run and returns at once."""
+        if self.throws:
+            log_exception(self._device.logcat, PACKAGE, 4711, self.throws)
+            return
         self._process = self._device.popen(
             [str(self._device.files.runner), "arm64-v8a", "(BenchmarkModelAndroid)", *arguments],
             stdin=subprocess.DEVNULL,
@@ -89,6 +103,11 @@ class App:
                 os.killpg(self._process.pid, 9)
             self._process.wait()
 
+    def pid(self) -> int | None:
+        """Returns its process; None where it does not run."""
+        running = self._process is not None and self._process.poll() is None
+        return self._process.pid if running else None
+
     def _watch(self, process: subprocess.Popen) -> None:
         """Logs what the app prints, and at its end the line that the app itself logs."""
         errors = threading.Thread(target=self._log, args=(process, process.stderr), daemon=True)
@@ -96,7 +115,10 @@ class App:
         lines = self._log(process, process.stdout)
         errors.join()
         results = [line for line in lines if "timings in us" in line]
-        if process.wait() == 0 and results:
+        code = process.wait()
+        if code < 0 and code != -signal.SIGKILL:  # of which nobody is told
+            log_crash(self._device.logcat, PACKAGE, process.pid, -code)
+        if code == 0 and results:
             self._device.logcat.add(process.pid, "E", "tflite", results[-1])
 
     def _log(self, process: subprocess.Popen, pipe: TextIO) -> list[str]:

@@ -22,6 +22,7 @@ _ERRORS = {
     b"Too many levels of symbolic links": b"Permission denied",
     b"File too large": b"No space left on device",
 }
+_LATE_SECONDS = 0.1  # what a host says at the beginning has come long before
 _STDIN, _STDOUT, _STDERR, _EXIT, _CLOSE_STDIN = range(5)
 
 
@@ -33,13 +34,18 @@ class ShellService:
         stream: The open stream.
         packets: Whether the stream is made of packets (shell v2).
         crlf: Whether lines end in CRLF, as behind a terminal.
+        fault: The kind of the fault that spoils it, "late" or "drop" here.
     """
 
-    def __init__(self, device: StandInDevice, stream: Stream, packets: bool, crlf: bool) -> None:
+    def __init__(
+        self, device: StandInDevice, stream: Stream, packets: bool, crlf: bool, fault: str = ""
+    ) -> None:
         self._device = device
         self._stream = stream
         self._packets = packets
         self._crlf = crlf
+        self._fault = fault
+        self._stdin_is_closed = threading.Event()
         self._write_lock = threading.Lock()
 
     def run(self, command: str) -> None:
@@ -62,8 +68,13 @@ class ShellService:
         for pump in pumps:
             pump.join()
         code = process.wait()
-        if self._packets:
+        if self._packets and not self._loses_the_exit_code():
             self._send(_EXIT, bytes([code if code >= 0 else 128 - code]))
+
+    def _loses_the_exit_code(self) -> bool:
+        if self._fault == "late":
+            return self._stdin_is_closed.wait(_LATE_SECONDS)
+        return self._fault == "drop"
 
     def _pump(self, pipe: BinaryIO, kind: int) -> None:
         """Carries one output stream; it is closed when the host does not read on."""
@@ -96,6 +107,7 @@ class ShellService:
                     kind, length = struct.unpack("<BI", self._stream.read(5))
                     data = self._stream.read(length)
                     if kind == _CLOSE_STDIN:
+                        self._stdin_is_closed.set()
                         return
                     if kind == _STDIN:
                         pipe.write(data)
