@@ -18,6 +18,9 @@ _NUM_NAMED = 8  # settings that an error names
 # What ofa-train and ofa-import record of a job.
 _SETTINGS = {"space", "data", "class_names", "eval_crop", "calibration_images", "recipe"}
 
+# Where images are; which ones they are is compared by what images.json tells of them.
+_PLACES = ("data_dir", "tfds_dir")
+
 
 class Workdir:
     """The files of a job, by name. Nothing is read or written until it is asked for.
@@ -36,6 +39,7 @@ class Workdir:
         self.path = pathlib.Path(path)
         self.config_file = self.path / "config.json"
         self.space_file = self.path / "space.py"
+        self.images = self.path / "images.json"
         self.checkpoints = self.path / "checkpoints"
         self.teacher = self.phase("largest")
         self.metrics = self.path / "metrics.jsonl"
@@ -198,9 +202,14 @@ class _FinetunedWorkdir(Workdir):
 
 
 def _recipe_and_others(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The flags of a job's recipe, and those of its other settings."""
+    """The flags of a job's recipe, and those of its other settings but where its images are."""
     others = {name: value for name, value in config.items() if name != "recipe"}
-    return _as_flags(config["recipe"]), _as_flags(others)
+    return _as_flags(config["recipe"]), _as_flags(others | {"data": without_places(others["data"])})
+
+
+def without_places(data: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The settings of a job's images but where these are: equal images may be moved."""
+    return data and {name: value for name, value in data.items() if name not in _PLACES}
 
 
 def _as_flags(settings: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -187,6 +188,8 @@ def prepare_process() -> None:
     import_tensorflow()
     import tensorflow as tf
 
+    # What there is to say of the images, the command says itself.
+    logging.getLogger("ofa_tf").setLevel(logging.ERROR)
     tf.config.threading.set_intra_op_parallelism_threads(1)
 
 
