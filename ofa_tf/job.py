@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ofa_tf.errors import FailureError, UsageError
 from ofa_tf.files import read_json, write_json
 from ofa_tf.quiet import import_tensorflow
-from ofa_tf.workdir import Workdir, without_places
+from ofa_tf.workdir import Workdir, chosen_images
 
 if TYPE_CHECKING:
     from ofa_tf.data import ImageData
@@ -71,6 +71,13 @@ class Job:
             UsageError: the job has no images, they are not where they were, or their classes are
                 others.
         """
+        folder = self.data_config.get("data_dir")
+        if folder and not os.path.exists(os.path.expanduser(folder)):
+            where = "" if os.path.isabs(folder) else f" in {os.getcwd()}"
+            raise UsageError(
+                f"The images of the job in {self.workdir.path} are no longer in {folder}{where}. "
+                "Give --data_dir=PATH to say where they are now."
+            )
         data = self._load_data(self.data_config)
         changes = self._changes(data)
         if changes:
@@ -100,13 +107,21 @@ class Job:
         moved = {**settings, "data_dir": data_dir}
         data = self._load_data(moved)
         changes = self._changes(data)
-        if changes is None and os.path.isdir(settings["data_dir"]):  # begun without a record
-            changes = self._load_data(settings).census.changes(data.census)
+        if changes is None:  # begun without a record
+            if os.path.isdir(settings["data_dir"]):
+                changes = self._load_data(settings).census.changes(data.census)
+            else:
+                _log.warning(
+                    "The job in %s keeps no record of its images: whether those in %s are the same "
+                    "cannot be told, but their classes are.",
+                    self.workdir.path,
+                    data_dir,
+                )
         if changes:
             raise UsageError(
                 f"--data_dir={data_dir} does not hold the images of the job in "
-                f"{self.workdir.path}; other are: {changes}. Give the folder that does, or another "
-                "--workdir."
+                f"{self.workdir.path}; others are: {changes}. Give the folder that does, or "
+                "another --workdir to train on these."
             )
         self.config = {**self.config, "data": moved}
         write_json(self.workdir.config_file, self.config)
@@ -140,13 +155,6 @@ class Job:
         return (found or self.census).fingerprint
 
     def _load_data(self, settings: dict[str, Any]) -> ImageData:
-        folder = settings.get("data_dir")
-        if folder and not os.path.exists(os.path.expanduser(folder)):
-            where = "" if os.path.isabs(folder) else f" in {os.getcwd()}"
-            raise UsageError(
-                f"The images of the job in {self.workdir.path} are no longer in {folder}{where}. "
-                "Give --data_dir=PATH to say where they are now."
-            )
         data = load_data(settings, self.workdir)
         _check_classes(self, data)
         return data
@@ -345,7 +353,7 @@ def open_images(settings: dict[str, Any], workdir: Workdir) -> OpenedImages:
         settings["splits"] = NEWEST_SPLITS
     elif "splits" in job.config["data"]:
         settings["splits"] = job.config["data"]["splits"]
-    if job is None or without_places(job.config["data"]) != without_places(settings):
+    if job is None or chosen_images(job.config["data"]) != chosen_images(settings):
         data = load_data(settings, workdir)
         return OpenedImages(data, settings, data.class_names)
     if settings.get("data_dir"):

@@ -18,8 +18,7 @@ _NUM_NAMED = 8  # settings that an error names
 # What ofa-train and ofa-import record of a job.
 _SETTINGS = {"space", "data", "class_names", "eval_crop", "calibration_images", "recipe"}
 
-# Where images are; which ones they are is compared by what images.json tells of them.
-_PLACES = ("data_dir", "tfds_dir")
+_OF_PLACES_AND_SPLITS = ("data_dir", "tfds_dir", "splits")
 
 
 class Workdir:
@@ -204,12 +203,18 @@ class _FinetunedWorkdir(Workdir):
 def _recipe_and_others(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The flags of a job's recipe, and those of its other settings but where its images are."""
     others = {name: value for name, value in config.items() if name != "recipe"}
-    return _as_flags(config["recipe"]), _as_flags(others | {"data": without_places(others["data"])})
+    return _as_flags(config["recipe"]), _as_flags(others | {"data": chosen_images(others["data"])})
 
 
-def without_places(data: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The settings of a job's images but where these are: equal images may be moved."""
-    return data and {name: value for name, value in data.items() if name not in _PLACES}
+def chosen_images(data: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The settings that choose a job's images, wherever these are; None where it has none.
+
+    Which images are in a folder is compared by what images.json tells of them.
+    """
+    if data is None:
+        return None
+    chosen = {name: value for name, value in data.items() if name not in _OF_PLACES_AND_SPLITS}
+    return chosen | {"data_dir": "a folder" if data.get("data_dir") else None}
 
 
 def _as_flags(settings: dict[str, Any]) -> dict[str, Any]:

@@ -228,7 +228,7 @@ def define_data() -> None:
     flags.DEFINE_string("tfds_dir", None, "Where prepared TFDS sets are; TFDS's own by default.")
     flags.DEFINE_integer("num_validation", None, "Training images held out; 10 % by default.")
     flags.DEFINE_bool("flip", None, "Mirror training images; where the classes allow by default.")
-    flags.DEFINE_float("eval_crop", 0.875, "Share of the image that evaluation sees.", 0.0, 1.0)
+    flags.DEFINE_float("eval_crop", 0.875, "Share of the image that evaluation sees.", 0.01, 1.0)
     flags.DEFINE_integer("calibration_images", 2000, "For batch-norm recalibration.", 1)
     flags.DEFINE_integer("seed", 0, "Of weights, images, subnets and dropout.", 0)
 

@@ -57,6 +57,8 @@ class ImageOptions:
         """Raw pixels, (n, resolution, resolution, 3)."""
         import numpy as np
 
+        from ofa_tf.data import reading_told
+
         batches = job.data.calibration_batches(
             resolution,
             1,
@@ -65,7 +67,8 @@ class ImageOptions:
             eval_crop=job.config["eval_crop"],
             normalize=False,
         )
-        return np.concatenate([images for images, _ in batches])
+        with reading_told():
+            return np.concatenate([images for images, _ in batches])
 
     def test(self, job: Job, resolution: int, *, normalize: bool = False) -> tf.data.Dataset:
         """Images and labels to evaluate on; to verify on the first of them are taken."""

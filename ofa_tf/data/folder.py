@@ -13,7 +13,13 @@ from ofa_tf.data.census import Census
 from ofa_tf.data.decoding import Picture, decode_picture
 from ofa_tf.data.folder_check import Checked, check_images
 from ofa_tf.data.listing import TEST, TRAIN, VALIDATION, ImageFile, list_images, some
-from ofa_tf.data.sources import DecodedImages, EncodedFiles, ImageSource, LoadedImages
+from ofa_tf.data.sources import (
+    DecodedImages,
+    EncodedFiles,
+    ImageSource,
+    LoadedImages,
+    reading_told,
+)
 from ofa_tf.data.splits import (
     OLD_SPLITS,
     check_num_validation,
@@ -22,7 +28,7 @@ from ofa_tf.data.splits import (
     held_out_for_validation,
     stable_permutation,
 )
-from ofa_tf.errors import FailureError, UsageError
+from ofa_tf.errors import UsageError
 
 _OLD_TEST_SHARE = 0.1
 _MAX_BAD_SHARE = 0.01
@@ -164,7 +170,14 @@ def _validation_places(
     if splits == OLD_SPLITS:
         count = default_count(len(files)) if num_validation is None else num_validation
         return np.sort(stable_permutation(len(files), seed)[:count])
-    return held_out_for_validation(files, seed, num_validation)
+    places = held_out_for_validation(files, seed, num_validation)
+    lacking = {file.class_name for file in files} - {files[place].class_name for place in places}
+    if lacking and len(places):
+        _log.warning(
+            "No validation image is of %s: accuracies on them do not tell of all classes.",
+            some(lacking),
+        )
+    return places
 
 
 def _census(found: dict[str, Sequence[ImageFile]], places: np.ndarray | None) -> Census:
@@ -201,10 +214,5 @@ def _decode(encoded: EncodedFiles) -> np.ndarray:
         return decode_picture(picture)
 
     images = tf.data.Dataset.range(len(encoded)).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
-    try:
+    with reading_told():
         return np.concatenate(list(images.batch(1024).as_numpy_iterator()))
-    except tf.errors.OpError as error:
-        raise FailureError(
-            f"An image cannot be read any more: {str(error.message).splitlines()[0]}. Run the "
-            "same command again to check all of them."
-        ) from error

@@ -113,7 +113,18 @@ def _read_png(file: BinaryIO, start: bytes) -> tuple[int, int, bytes]:
 
 
 def _read_gif(file: BinaryIO, start: bytes) -> tuple[int, int, bytes]:
-    width, height = struct.unpack("<HH", start[6:10])
+    """Raises ValueError where the first frame is larger than the image says it is."""
+    width, height, packed = struct.unpack("<HHB", start[6:11])
+    file.seek(13 + (3 * 2 ** (packed % 8 + 1) if packed & 0x80 else 0))
+    while (kind := file.read(1)) == b"!":  # an extension: a label, then blocks to an empty one
+        file.seek(1, 1)
+        while length := file.read(1)[0]:
+            file.seek(length, 1)
+    if kind != b",":
+        raise ValueError("it is a GIF without a frame")
+    left, top, frame_width, frame_height = struct.unpack("<HHHH", file.read(8))
+    if left + frame_width > width or top + frame_height > height:
+        raise ValueError("it is a damaged GIF")
     return height, width, b""
 
 

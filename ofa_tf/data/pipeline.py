@@ -142,7 +142,7 @@ class ImageData:
         augmentation = augmentation or Augmentation()
         replicas = list(range(num_replicas) if replicas is None else replicas)
         _check_replicas(batch_size, num_replicas, replicas)
-        source, _ = self._splits["train"]
+        source = self._opened("train")
         transform = TrainingTransform(source, augmentation, augmentation.flip and self.flip)
         batches = self._train_indices(batch_size, seed, first_step)
 
@@ -248,6 +248,12 @@ class ImageData:
         batches = epochs.flat_map(epoch_batches).skip(first_step % steps)
         return batches.enumerate(start=first_step)
 
+    def _opened(self, split: str) -> ImageSource:
+        source, _ = self._splits[split]
+        if isinstance(source, DecodedImages):
+            source.open()
+        return source
+
     def _eval_indices(self, split: str) -> np.ndarray:
         if split not in self._splits:
             raise UsageError(f"Unknown split {split!r}; choose one of {', '.join(self._splits)}.")
@@ -267,7 +273,7 @@ class ImageData:
     ) -> tf.data.Dataset:
         if not MIN_EVAL_CROP <= eval_crop <= 1:
             raise UsageError(f"eval_crop is {eval_crop}; it must be from {MIN_EVAL_CROP} to 1.")
-        source, _ = self._splits[split]
+        source = self._opened(split)
 
         def finish(images: tf.Tensor) -> tf.Tensor:
             images = tf.ensure_shape(images, [*images.shape[:-3], resolution, resolution, 3])

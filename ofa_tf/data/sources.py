@@ -4,17 +4,20 @@ Every source answers for any image by its index, so that a training run starts a
 reading what came before.
 """
 
-import functools
+import contextlib
 import os
+import re
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from mobile_bench.errors import one_line
 from ofa_tf.data.census import Census
 from ofa_tf.data.decoding import Picture
+from ofa_tf.errors import FailureError
 
 
 class DecodedImages:
@@ -26,17 +29,23 @@ class DecodedImages:
     """
 
     def __init__(self, images: np.ndarray | Callable[[], np.ndarray], labels: np.ndarray):
-        self._given = images
+        self._images, self._make = None, images if callable(images) else lambda: images
         with tf.device("CPU"):
             self._labels = tf.convert_to_tensor(labels, tf.int32)
 
     def __len__(self) -> int:
         return self._labels.shape[0]
 
-    @functools.cached_property
-    def _images(self) -> tf.Tensor:
-        with tf.init_scope(), tf.device("CPU"):  # first needed where a graph is traced
-            return tf.convert_to_tensor(self._given() if callable(self._given) else self._given)
+    def open(self) -> None:
+        """Makes the images where that was put off; to be called before `fetch`.
+
+        Raises:
+            FailureError: one cannot be read any more.
+        """
+        if self._images is None:
+            with tf.device("CPU"):
+                self._images = tf.convert_to_tensor(self._make())
+            self._make = None
 
     def fetch(self, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """uint8 images and int32 labels; `indices` is a batch."""
@@ -112,6 +121,23 @@ class EncodedRecords:
         with open(self._paths[self._files[index]], "rb") as file:
             file.seek(start)
             return file.read(length)
+
+
+@contextlib.contextmanager
+def reading_told() -> Iterator[None]:
+    """Around taking batches of images.
+
+    Raises:
+        FailureError: an image that was checked cannot be read any more, which TensorFlow says.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        text = re.sub(r"\{\{.*?\}\}", "", error.message).strip()
+        raise FailureError(
+            f"An image cannot be read any more: {one_line(text.splitlines()[0])}. Run the same "
+            "command again, which checks all of them."
+        ) from error
 
 
 ImageSource = DecodedImages | EncodedFiles | EncodedRecords

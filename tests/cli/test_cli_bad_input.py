@@ -142,6 +142,8 @@ SANDWICH = ("--schedule=sandwich", "--phases=sandwich", "--epochs=1", "--base_lr
         (["--subnets_per_step=1,1.5"], "--subnets_per_step is a list of whole numbers, not"),
         (["--resolutions=24.5"], "--resolutions is a list of whole numbers, not '24.5'."),
         (["--resolutions=20"], "can be restricted to some of [24, 28, 32], not to [20]"),
+        (["--eval_crop=0"], "--eval_crop=0: 0.0 is not a number in the range [0.01, 1.0]"),
+        (["--eval_crop=1e-9"], "--eval_crop=1e-9: 1e-09 is not a number in the range"),
         (["--crop_scale_min=0"], "crop_scale_min is 0.0; it must be in (0, 1]."),
         ([], "Give either dataset (a TFDS name) or data_dir (a folder of images)."),
         (["--dataset=a", "--data_dir=b"], "Give either dataset"),
@@ -167,8 +169,6 @@ def test_wrong_settings_of_a_training(args, expected, tmp_path):
         (["--eval_resolutions=24,x"], "--eval_resolutions is a list of whole numbers, not '24,x'"),
         (["--xla"], "xla needs static shapes: give elastic=mask as well."),
         (["--phases=kernel,depth1"], "phases begin with kernel, so the weights of an earlier ph"),
-        (["--eval_crop=0"], "eval_crop is 0.0; it must be from 0.01 to 1."),
-        (["--eval_crop=1e-9"], "eval_crop is 1e-09; it must be from 0.01 to 1."),
         (["--train_split=train"], "train_split and test_split name TFDS splits"),
     ],
 )

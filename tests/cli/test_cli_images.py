@@ -109,7 +109,9 @@ def test_images_that_moved(job, own, tmp_path):
     refused = [f"--data_dir={other}", f"--workdir={job}"]
     for command, args in (("eval", EVAL), ("train", TRAIN)):
         ended = run(command, *args, *refused)
-        assert_one_message(ended, 2, f"{other} does not hold the images of the job in {job}; other")
+        assert_one_message(
+            ended, 2, f"{other} does not hold the images of the job in {job}; others are"
+        )
     assert (job / "config.json").read_text() == before
 
     ended = run("eval", f"--workdir={job}", *EVAL, f"--data_dir={moved}")
@@ -143,6 +145,24 @@ def test_the_images_of_a_tfds_set_cannot_move(job, own):
     change(job, dataset="ofa_doodles", data_dir=None)
     ended = run("eval", f"--workdir={job}", f"--data_dir={own}")
     assert_one_message(ended, 2, "are the TFDS set ofa_doodles. Leave it out.")
+
+
+def test_an_image_that_vanishes_after_the_check(job, own, monkeypatch):
+    """Between the list of the files and their reading."""
+    from ofa_tf.data import folder
+
+    check = folder.check_images
+
+    def checked(root, files, cache_dir):
+        found = check(root, files, cache_dir)
+        next((own / "test" / "red").iterdir()).unlink()
+        return found
+
+    monkeypatch.setattr(folder, "check_images", checked)
+    for fits in (True, False):
+        monkeypatch.setattr(folder, "_fits", lambda *_, fits=fits: fits)
+        ended = run("eval", f"--workdir={job}", *EVAL)
+        assert_one_message(ended, 1, "An image cannot be read any more: ", ".png; No such file")
 
 
 # -- jobs of earlier versions ------------------------------------------------------------------
@@ -182,6 +202,14 @@ def test_an_old_job_whose_images_moved(old, own, tmp_path, monkeypatch):
     monkeypatch.chdir("/")
     ended = run("eval", f"--workdir={old}", *EVAL)
     assert_one_message(ended, 2, "are no longer in images in /. Give --data_dir=PATH to say where")
+    moved = own.rename(tmp_path / "elsewhere")
+    ended = run("eval", f"--workdir={old}", *EVAL, f"--data_dir={moved}")
+    assert ended.code == 0, ended.err
+    assert "keeps no record of its images: whether those in" in ended.err
+    assert config_of(old)["data"]["data_dir"] == str(moved)
+    moved.rename(own)
+    with pytest.raises(UsageError, match=r"nowhere does not exist"):
+        Job(Workdir(old)).move_images(tmp_path / "nowhere")
     Job(Workdir(old)).move_images(own)
     assert config_of(old)["data"]["data_dir"] == str(own)
     assert ofa_tf.load_job(old).data.num_validation == 16

@@ -4,11 +4,12 @@ import contextlib
 import io
 import resource
 import struct
+import zlib
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from data_helpers import random_image
+from data_helpers import random_image, write_classes
 from PIL import Image, ImageOps
 
 from ofa_tf.data import Augmentation, load_dataset
@@ -161,6 +162,26 @@ def test_headers_of_what_is_no_image(content, reason):
     assert 150e6 < MAX_PIXELS < 200e6
     with pytest.raises(ValueError, match=reason):
         read_header(io.BytesIO(content))
+
+
+def test_a_frame_that_is_larger_than_its_gif():
+    file = io.BytesIO()
+    Image.fromarray(random_image(1)).save(file, "GIF")
+    content = bytearray(file.getvalue())
+    content[6:10] = struct.pack("<HH", 3, 3)
+    with pytest.raises(ValueError, match="damaged GIF"):
+        read_header(io.BytesIO(bytes(content)))
+
+
+def test_a_bomb_is_a_bad_file(tmp_path, caplog):
+    write_classes(tmp_path, {"cat": 120, "dog": 120}, size=(12, 12))
+    bomb = tmp_path / "cat" / "bomb.png"
+    rows = zlib.compress(bytes(60_001) * 100)
+    header = png_header(60_000, 60_000)[:-8]
+    bomb.write_bytes(header + struct.pack(">I4s", len(rows), b"IDAT") + rows)
+    data = load_dataset(data_dir=str(tmp_path))
+    assert data.num_train + data.num_validation + data.num_test == 240
+    assert "cat/bomb.png (it has 60000 x 60000 pixels; at most 180 million)" in caplog.text
 
 
 def test_a_damaged_header_is_a_value_error_or_none():

@@ -91,12 +91,16 @@ def test_a_number_of_validation_images_is_shared_by_the_classes(count, expected)
         assert all(0 < got[kind] < n for kind, n in (("cat", 200), ("dog", 2), ("owl", 14)))
 
 
-def test_a_rare_class_is_validated_too(tmp_path):
+def test_a_rare_class_is_validated_too_or_that_is_told(tmp_path, caplog):
     write_classes(tmp_path / "train", {"cat": 60, "dog": 2}, size=(8, 8))
     write_classes(tmp_path / "test", {"cat": 2, "dog": 2}, size=(8, 8))
     data = load_dataset(data_dir=str(tmp_path))
     labels = np.concatenate([labels for _, labels in data.eval_batches("validation", 8, 9)])
     assert (labels == 1).sum() == 1
+    assert not caplog.records
+    (tmp_path / "train" / "dog" / "0001.jpg").unlink()
+    load_dataset(data_dir=str(tmp_path))
+    assert "No validation image is of dog: accuracies" in caplog.text
 
 
 # -- jobs of earlier versions ------------------------------------------------------------------
