@@ -86,11 +86,11 @@ def some(names: Iterable[str]) -> str:
 def _check_root(data_dir: str) -> Path:
     root = Path(os.path.abspath(os.path.expanduser(data_dir)))
     shown = one_line(data_dir)
-    if root.is_file() and root.suffix.lower() in _ARCHIVES:
+    if os.path.isfile(root) and root.suffix.lower() in _ARCHIVES:
         raise UsageError(f"{shown} is an archive: unpack it, and give the folder that comes out.")
-    if root.exists() and not root.is_dir():
+    if os.path.exists(root) and not os.path.isdir(root):
         raise UsageError(f"{shown} is no folder: expected one with images in class folders.")
-    if not root.is_dir():
+    if not os.path.isdir(root):
         where = "" if os.path.isabs(os.path.expanduser(data_dir)) else f" in {Path.cwd()}"
         raise UsageError(f"The folder of images {shown} does not exist{where}.")
     return root

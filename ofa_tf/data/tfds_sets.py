@@ -160,7 +160,10 @@ def _prepare(
             "network is reachable and give its folder as tfds_dir, or use the embedded set "
             f"{EMBEDDED_DATASET}."
         ) from None
-    return _find_builder(dataset, tfds_dir)
+    prepared = _find_builder(dataset, tfds_dir)
+    if not prepared.info.splits:
+        raise _damaged(dataset, prepared.data_dir, FileNotFoundError("files are missing"))
+    return prepared
 
 
 def _download_and_prepare(dataset: str, builder: tfds.core.DatasetBuilder) -> None:
@@ -172,7 +175,7 @@ def _download_and_prepare(dataset: str, builder: tfds.core.DatasetBuilder) -> No
     try:
         there = tfds.builder(dataset, data_dir=scratch)
         there.download_and_prepare(download_dir=Path(builder.data_dir_root, "downloads"))
-        with contextlib.suppress(FileExistsError, NotADirectoryError):  # another run was faster
+        if not final.exists():  # else another run was faster
             os.rename(there.data_dir, final)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
