@@ -90,7 +90,7 @@ def read_labels(path: str | os.PathLike) -> tuple[str, ...]:
     for number, name in enumerate(names, start=1):
         problem = problem_of_class_name(name)
         if problem is None and name in lines:
-            problem = f"is {one_line(name)!r}, as line {lines[name]} is"
+            problem = f"is {name!r}, as line {lines[name]} is"
         if problem is not None:
             raise UsageError(
                 f"{path}, line {number}: the name {problem}. Expected the name of a class in each "
