@@ -6,16 +6,19 @@ import functools
 import logging
 import os
 import shlex
-from typing import TYPE_CHECKING, Any
+import unicodedata
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ofa_tf.errors import UsageError
+from ofa_tf.errors import FailureError, UsageError
 from ofa_tf.fields import Fields, read_fields
+from ofa_tf.files import read_json, write_json
 from ofa_tf.quiet import import_tensorflow
 from ofa_tf.spaces import read_arch
-from ofa_tf.workdir import SEARCH_REMEDY, Workdir
+from ofa_tf.workdir import SEARCH_REMEDY, Workdir, chosen_images
 
 if TYPE_CHECKING:
     from ofa_tf.data import ImageData
+    from ofa_tf.data.census import Census
     from ofa_tf.models import Supernet
     from ofa_tf.search import LatencyTable
     from ofa_tf.spaces import SearchSpace
@@ -74,8 +77,103 @@ class Job:
 
     @functools.cached_property
     def data(self) -> ImageData:
-        """Raises UsageError where the job has no images."""
-        return load_data(self.data_config, self.workdir)
+        """Its images as they are now; where others are there than at its start, a warning says so.
+
+        Raises:
+            UsageError: the job has no images, they are not where they were, or their classes are
+                others.
+        """
+        folder = self.data_config.get("data_dir")
+        if folder and not os.path.exists(os.path.expanduser(folder)):
+            where = "" if os.path.isabs(folder) else f" in {os.getcwd()}"
+            raise UsageError(
+                f"The images of the job in {self.workdir.path} are no longer in {folder}{where}. "
+                "Give --data_dir=PATH to say where they are now."
+            )
+        data = self._load_data(self.data_config)
+        changes = self._changes(data)
+        if changes:
+            _log.warning(
+                "The images of the job in %s are not those that it was begun with: %s. What is "
+                "evaluated from now on is of the images as they are. To learn from them, train "
+                "with another --workdir.",
+                self.workdir.path,
+                changes,
+            )
+        return data
+
+    def move_images(self, data_dir: str | os.PathLike) -> None:
+        """Records where the folder of the images is now, if the same ones are in it.
+
+        Raises:
+            UsageError: others are in it, or the images of the job are in no folder.
+        """
+        settings, data_dir = self.data_config, _absolute(data_dir)
+        if settings.get("data_dir") is None:
+            raise UsageError(
+                f"--data_dir={data_dir}: the images of the job in {self.workdir.path} are the TFDS "
+                f"set {settings['dataset']}. Leave it out."
+            )
+        if settings["data_dir"] == data_dir:
+            return
+        moved = {**settings, "data_dir": data_dir}
+        data = self._load_data(moved)
+        changes = self._changes(data)
+        if changes is None:  # begun without a record
+            if os.path.isdir(settings["data_dir"]):
+                changes = self._load_data(settings).census.changes(data.census)
+            else:
+                _log.warning(
+                    "The job in %s keeps no record of its images: whether those in %s are the same "
+                    "cannot be told, but their classes are.",
+                    self.workdir.path,
+                    data_dir,
+                )
+        if changes:
+            raise UsageError(
+                f"--data_dir={data_dir} does not hold the images of the job in "
+                f"{self.workdir.path}; others are: {changes}. Give the folder that does, or "
+                "another --workdir to train on these."
+            )
+        self.config = {**self.config, "data": moved}
+        write_json(self.workdir.config_file, self.config)
+        self.__dict__["data"] = data
+
+    @functools.cached_property
+    def census(self) -> Census | None:
+        """What images the job was begun with; None where it keeps no record of that."""
+        from ofa_tf.data.census import Census
+
+        if not self.workdir.images.exists() or "splits" not in self.data_config:
+            return None
+        try:
+            return Census.from_dict(read_json(self.workdir.images))
+        except ValueError as error:
+            raise FailureError(
+                f"{self.workdir.images} is damaged: {error}. Remove it to go on without."
+            ) from error
+
+    @property
+    def images_fingerprint(self) -> str:
+        """Stands for the images as they are now; empty where the job keeps no record of them.
+
+        Where no folder of images is there, nothing can be evaluated, and it stands for those that
+        the job was begun with. So it does for a TFDS set, which does not change.
+        """
+        if self.config["data"] is None or self.census is None:
+            return ""
+        folder = self.data_config.get("data_dir")
+        found = self.data.census if folder and os.path.isdir(folder) else None
+        return (found or self.census).fingerprint
+
+    def _load_data(self, settings: dict[str, Any]) -> ImageData:
+        data = load_data(settings, self.workdir)
+        _check_classes(self, data)
+        return data
+
+    def _changes(self, data: ImageData) -> str | None:
+        """How images differ from the job's; None where the job keeps no record."""
+        return self.census and self.census.changes(data.census)
 
     @property
     def data_config(self) -> dict[str, Any]:
@@ -120,10 +218,9 @@ class Job:
         import_tensorflow()
         from ofa_tf.training.checkpoints import weights_hash
 
-        return (
-            f"{weights_hash(self.supernet)}-{self.config['calibration_images']}"
-            f"-{self.config['eval_crop']}"
-        )
+        seen = (self.config["calibration_images"], self.config["eval_crop"])
+        parts = (weights_hash(self.supernet), *map(str, seen), self.images_fingerprint)
+        return "-".join(filter(None, parts))
 
     def evaluator(self, split: str, limit: int | None = None) -> SubnetEvaluator:
         """Accuracies of subnets, batch norm recalibrated.
@@ -227,6 +324,10 @@ class _FinetunedJob(Job):
     def data(self) -> ImageData:
         return self._job.data
 
+    @property
+    def images_fingerprint(self) -> str:
+        return self._job.images_fingerprint
+
 
 def latency_command(
     workdir: Workdir,
@@ -253,12 +354,82 @@ def latency_command(
     return shlex.join(["ofa-latency", *given])
 
 
-def load_data(config: dict, workdir: Workdir) -> ImageData:
-    """The images of a job, by the arguments of `load_dataset`."""
+class OpenedImages(NamedTuple):
+    """The images of a job that begins or goes on, and what the job records of them."""
+
+    data: ImageData
+    settings: dict[str, Any]
+    class_names: tuple[str, ...]
+
+
+def open_images(settings: dict[str, Any], workdir: Workdir) -> OpenedImages:
+    """Opens the images for ofa-train or ofa-import, those of the job that is there if one is.
+
+    Args:
+        settings: by the arguments of `load_dataset`.
+        workdir: of the job. A folder of images that was moved is recorded there.
+
+    Raises:
+        UsageError: the images or their classes are not those of the job that is there. Other
+            settings than its own are for `Workdir.check` to tell.
+    """
+    import_tensorflow()
+    from ofa_tf.data.splits import NEWEST_SPLITS
+
+    settings = {
+        name: _absolute(value) if value and name in ("data_dir", "tfds_dir") else value
+        for name, value in settings.items()
+    }
+    job = Job(workdir) if workdir.config_file.exists() else None
+    if job is None or job.config["data"] is None:
+        settings["splits"] = NEWEST_SPLITS
+    elif "splits" in job.config["data"]:
+        settings["splits"] = job.config["data"]["splits"]
+    if job is None or chosen_images(job.config["data"]) != chosen_images(settings):
+        data = load_data(settings, workdir)
+        return OpenedImages(data, settings, data.class_names)
+    if settings.get("data_dir"):
+        job.move_images(settings["data_dir"])
+    return OpenedImages(job.data, job.data_config, job.class_names)
+
+
+def keep_images(workdir: Workdir, data: ImageData) -> None:
+    """Keeps a record of the images of a job which begins here. Raises FailureError."""
+    if not workdir.config_file.exists():
+        write_json(workdir.images, data.census.to_dict())
+
+
+def load_data(settings: dict[str, Any], workdir: Workdir) -> ImageData:
+    """The images of a job, by the arguments of `load_dataset`; split as they were at its start."""
     import_tensorflow()
     from ofa_tf.data import load_dataset
+    from ofa_tf.data.splits import OLD_SPLITS
 
-    return load_dataset(**config, cache_dir=str(workdir.path / "data"))
+    cache_dir = str(workdir.path / "data")
+    return load_dataset(**{"splits": OLD_SPLITS, **settings}, cache_dir=cache_dir)
+
+
+def _check_classes(job: Job, data: ImageData) -> None:
+    """Raises UsageError where the classes of images are not the job's, in its order."""
+    was, now = (
+        [unicodedata.normalize("NFC", name) for name in names]
+        for names in (job.class_names, data.class_names)
+    )
+    if was == now:
+        return
+    from ofa_tf.data.listing import some
+
+    changes = {"added": set(now) - set(was), "missing": set(was) - set(now)}
+    told = [f"{what}: {some(names)}" for what, names in changes.items() if names]
+    raise UsageError(
+        f"The classes of {data.name} are not those of the job in {job.workdir.path}; "
+        f"{'; '.join(told) or 'their order is another'}. Its network knows {len(was)} classes: put "
+        "the folders right, or give another --workdir to train for these."
+    )
+
+
+def _absolute(path: str | os.PathLike) -> str:
+    return os.path.abspath(os.path.expanduser(path))
 
 
 def _read_subnet(subnet: Fields, space: SearchSpace) -> dict[str, Any]:

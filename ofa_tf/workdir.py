@@ -36,6 +36,8 @@ _SPACE_HASH = "space_file"  # in config.json: of the copy of the user's file, if
 # What ofa-train and ofa-import record of a job.
 _SETTINGS = {"space", "data", "class_names", "eval_crop", "calibration_images", "recipe"}
 
+_OF_PLACES_AND_SPLITS = ("data_dir", "tfds_dir", "splits")
+
 
 class Workdir:
     """The files of a job, by name. Nothing is read or written until it is asked for.
@@ -58,6 +60,7 @@ class Workdir:
         self.trust_space_file = trust_space_file
         self.config_file = self.path / "config.json"
         self.space_file = self.path / "space.py"
+        self.images = self.path / "images.json"
         self.checkpoints = self.path / "checkpoints"
         self.teacher = self.phase("largest")
         self.metrics = self.path / "metrics.jsonl"
@@ -297,9 +300,20 @@ def _check_config(config: Fields) -> None:
 
 
 def _recipe_and_others(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The flags of a job's recipe, and those of its other settings."""
+    """The flags of a job's recipe, and those of its other settings but where its images are."""
     others = {name: value for name, value in config.items() if name != "recipe"}
-    return _as_flags(config["recipe"]), _as_flags(others)
+    return _as_flags(config["recipe"]), _as_flags(others | {"data": chosen_images(others["data"])})
+
+
+def chosen_images(data: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The settings that choose a job's images, wherever these are; None where it has none.
+
+    Which images are in a folder is compared by what images.json tells of them.
+    """
+    if data is None:
+        return None
+    chosen = {name: value for name, value in data.items() if name not in _OF_PLACES_AND_SPLITS}
+    return chosen | {"data_dir": "a folder" if data.get("data_dir") else None}
 
 
 def _as_flags(settings: dict[str, Any]) -> dict[str, Any]:

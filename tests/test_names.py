@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ofa_tf.errors import UsageError
-from ofa_tf.names import MAX_NAME_BYTES, check_name, printable
+from ofa_tf.names import MAX_NAME_BYTES, check_name, labels_text, printable, read_labels
 
 
 @pytest.mark.parametrize(
@@ -70,3 +70,53 @@ def test_what_is_printed_has_lines_and_what_can_be_seen(text):
     assert shown.count("\n") == text.count("\n")
     if all(line.isprintable() for line in text.split("\n")):
         assert shown == text
+
+
+# -- names of classes --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"cat\ndog\n", ("cat", "dog")),
+        (b"cat\r\ndog", ("cat", "dog")),
+        (b"\xef\xbb\xbfcat\ndog\n\n \r\n", ("cat", "dog")),
+        ("Katze\nHündin\n犬\n".encode(), ("Katze", "Hündin", "犬")),
+        (b"", ()),
+        (b"\n\n", ()),
+    ],
+)
+def test_a_labels_file_is_read(tmp_path, content, expected):
+    (tmp_path / "labels.txt").write_bytes(content)
+    assert read_labels(tmp_path / "labels.txt") == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"cat\n\ndog\n", "labels.txt, line 2: the name is blank"),
+        (b"cat\ndog\ncat\n", "labels.txt, line 3: the name is 'cat', as line 1 is"),
+        ("a\u2028b\n".encode(), "line 1: the name has the character '\\u2028'"),
+        (b"cat\na\x0bb\n", "line 2: the name has the character '\\x0b'"),
+        (b"a\x0cb\n", "'\\x0c'"),
+        (b"a\rb\n", "'\\r'"),
+        (b"\xff\xfec\0", "it is no text in UTF-8"),
+    ],
+)
+def test_a_labels_file_that_is_none(tmp_path, content, told):
+    (tmp_path / "labels.txt").write_bytes(content)
+    with pytest.raises(UsageError) as error:
+        read_labels(tmp_path / "labels.txt")
+    assert told in str(error.value)
+    assert str(error.value).isprintable()
+
+
+def test_a_missing_labels_file(tmp_path):
+    with pytest.raises(UsageError, match=r"labels\.txt cannot be read: No such file"):
+        read_labels(tmp_path / "labels.txt")
+
+
+def test_labels_are_read_as_they_were_written(tmp_path):
+    names = ("cat", " two words ", "é", "\u00a0x")
+    (tmp_path / "labels.txt").write_text(labels_text(names), encoding="utf-8")
+    assert read_labels(tmp_path / "labels.txt") == names

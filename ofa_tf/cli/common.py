@@ -19,6 +19,8 @@ import mobile_bench
 from mobile_bench.results import DELEGATES
 from ofa_tf.cli import presets, streams
 from ofa_tf.errors import FailureError, UsageError
+from ofa_tf.job import Job
+from ofa_tf.names import read_labels as read_labels_file
 from ofa_tf.training.interruptions import interrupted_by_signals
 from ofa_tf.version import __version__
 from ofa_tf.workdir import Workdir
@@ -257,13 +259,15 @@ _DATA_FLAGS = (
 def define_data() -> None:
     """The flags of a job's images, and of how subnets are evaluated on them."""
     flags.DEFINE_string("dataset", None, "TFDS image-classification set, e.g. ofa_doodles.")
-    flags.DEFINE_string("data_dir", None, "Folder of images in train/ and test/ class folders.")
+    flags.DEFINE_string(
+        "data_dir", None, "Folder of images in class folders, or in train/ and test/ with these."
+    )
     flags.DEFINE_string("train_split", None, "TFDS split of the training images.")
     flags.DEFINE_string("test_split", None, "TFDS split of the test images.")
     flags.DEFINE_string("tfds_dir", None, "Where prepared TFDS sets are; TFDS's own by default.")
     flags.DEFINE_integer("num_validation", None, "Training images held out; 10 % by default.")
     flags.DEFINE_bool("flip", None, "Mirror training images; where the classes allow by default.")
-    flags.DEFINE_float("eval_crop", 0.875, "Share of the image that evaluation sees.", 0.0, 1.0)
+    flags.DEFINE_float("eval_crop", 0.875, "Share of the image that evaluation sees.", 0.01, 1.0)
     flags.DEFINE_integer("calibration_images", 2000, "For batch-norm recalibration.", 1)
     define_seed("seed", "Of weights, images, subnets and dropout.")
 
@@ -276,6 +280,19 @@ def data_config() -> dict:
 def define_seed(name: str, help_text: str) -> None:
     """A flag of a seed, which NumPy and TensorFlow take up to 32 bits."""
     flags.DEFINE_integer(name, 0, help_text, 0, 2**32 - 1)
+
+
+def define_moved_images() -> None:
+    """The flag of the commands that work on the images of a job, for `open_job`."""
+    flags.DEFINE_string("data_dir", None, "Where the job's folder of images is now, if it moved.")
+
+
+def open_job() -> Job:
+    """The job in the workdir, whose images are now where --data_dir says."""
+    job = Job(workdir())
+    if FLAGS.data_dir:
+        job.move_images(FLAGS.data_dir)
+    return job
 
 
 def define_labels() -> None:
@@ -294,9 +311,9 @@ def read_labels(num_classes: int, any_number: bool = False) -> tuple[str, ...]:
     if FLAGS.labels is None:
         return tuple(f"class {index}" for index in range(num_classes))
     try:
-        names = tuple(pathlib.Path(FLAGS.labels).read_text(encoding="utf-8").splitlines())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--labels={FLAGS.labels} cannot be read: {error}.") from error
+        names = read_labels_file(FLAGS.labels)
+    except UsageError as error:
+        raise UsageError(f"--labels={error}") from error
     if len(names) != num_classes and not (any_number and names):
         raise UsageError(
             f"--labels={FLAGS.labels} has {len(names)} lines, but there are {num_classes} classes."

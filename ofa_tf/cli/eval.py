@@ -9,7 +9,6 @@ from absl import flags
 
 from ofa_tf.cli import common
 from ofa_tf.cli.arch_files import read_arch
-from ofa_tf.job import Job
 
 FLAGS = flags.FLAGS
 
@@ -22,7 +21,7 @@ def define_flags() -> None:
 
 def evaluate() -> None:
     """Prints a line per arch."""
-    job = Job(common.workdir())
+    job = common.open_job()
     archs = {text: read_arch(job.space, text, FLAGS.resolution) for text in FLAGS.arch}
     evaluator = job.evaluator(FLAGS.split)
     for text, arch in archs.items():
@@ -37,6 +36,7 @@ def evaluate() -> None:
 def main() -> None:
     define_flags()
     common.define_workdir()
+    common.define_moved_images()
     common.run(evaluate, __doc__)
 
 

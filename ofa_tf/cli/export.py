@@ -120,7 +120,7 @@ def export(weights: str = "supernet", batch_size: int = 1) -> None:
         batch_size: of the TFLite files.
     """
     formats = _formats()
-    job = Job(common.workdir())
+    job = common.open_job()
     subnets = job.chosen_subnets()
     tuned = weights == "finetuned"
     sources = {row["name"]: job.finetuned(row["name"]) if tuned else job for row in subnets}
@@ -209,7 +209,7 @@ def export_network() -> None:
     if checkpoint is not None and not pathlib.Path(checkpoint).is_file():
         raise UsageError(f"--checkpoint={checkpoint} is no file.")
     formats = _formats()
-    job = Job(workdir) if workdir.config_file.exists() else None
+    job = common.open_job() if workdir.config_file.exists() else None
     if job is not None and job.config["data"] is None:
         job = None  # without images it is of no use
     needing = [name.removeprefix("tflite_") for name in formats if name in _OF_IMAGES]
@@ -246,7 +246,7 @@ def _export_plan(
         plan=plan,
         class_names=job.class_names if job else common.read_labels(plan.num_classes),
         interface=_interface(),
-        fingerprint="-".join([*hashes, _describe_images()]),
+        fingerprint="-".join([*hashes, _describe_images(), *_images_of(job)]),
         form=FLAGS.form,
         batch_size=FLAGS.batch_size,
     )
@@ -308,6 +308,11 @@ def _describe_images() -> str:
     return "-".join(str(getattr(FLAGS, name)) for name in flags_of_images)
 
 
+def _images_of(job: Job | None) -> list[str]:
+    """Stands for the images of a job that has some on record."""
+    return [job.images_fingerprint] if job and job.images_fingerprint else []
+
+
 def _qat_options() -> QatOptions | None:
     if not FLAGS.qat_epochs:
         return None
@@ -364,6 +369,7 @@ def main() -> None:
     define_flags()
     _define_more_flags()
     common.define_workdir()
+    common.define_moved_images()
     common.run(_run, __doc__)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 import pathlib
 import tempfile
 from collections.abc import Callable
@@ -57,6 +58,8 @@ class ImageOptions:
         """Raw pixels, (n, resolution, resolution, 3)."""
         import numpy as np
 
+        from ofa_tf.data import reading_told
+
         batches = job.data.calibration_batches(
             resolution,
             1,
@@ -65,7 +68,8 @@ class ImageOptions:
             eval_crop=job.config["eval_crop"],
             normalize=False,
         )
-        return np.concatenate([images for images, _ in batches])
+        with reading_told():
+            return np.concatenate([images for images, _ in batches])
 
     def test(self, job: Job, resolution: int, *, normalize: bool = False) -> tf.data.Dataset:
         """Images and labels to evaluate on; to verify on the first of them are taken."""
@@ -189,6 +193,8 @@ def prepare_process(temporary_folder: str) -> None:
     import_tensorflow()
     import tensorflow as tf
 
+    # What there is to say of the images, the command says itself.
+    logging.getLogger("ofa_tf").setLevel(logging.ERROR)
     tf.config.threading.set_intra_op_parallelism_threads(1)
 
 

@@ -40,7 +40,7 @@ def define_flags() -> None:
 
 def finetune() -> None:
     """Fine-tunes each subnet that is not fine-tuned yet."""
-    job = Job(common.workdir())
+    job = common.open_job()
     archs = _archs(job)
     _adopt_recipe(job)
     strategy = recipe_flags.start_strategy()
@@ -136,6 +136,7 @@ def _tell(name: str, accuracies: dict[str, float], folder: Workdir) -> None:
 def main() -> None:
     define_flags()
     common.define_workdir()
+    common.define_moved_images()
     common.run(finetune, __doc__)
 
 

@@ -16,7 +16,7 @@ from absl import flags
 
 from ofa_tf.cli import common
 from ofa_tf.errors import FailureError, UsageError
-from ofa_tf.job import Job, load_data
+from ofa_tf.job import Job, OpenedImages, keep_images, open_images
 from ofa_tf.quiet import import_tensorflow
 
 FLAGS = flags.FLAGS
@@ -80,11 +80,14 @@ def _import() -> None:
     require_torch()
     workdir = common.workdir()
     workdir.check_space(space)
-    data, class_names = _images_and_classes(workdir)
+    images = _images(workdir)
+    class_names = (
+        images.class_names if images else common.read_labels(_NUM_CLASSES, any_number=True)
+    )
     path = _checkpoint_file(workdir)
     config = {
         "space": space.name,
-        "data": data,
+        "data": images and images.settings,
         "class_names": class_names,
         "eval_crop": FLAGS.eval_crop,
         "calibration_images": FLAGS.calibration_images,
@@ -95,22 +98,23 @@ def _import() -> None:
     supernet = _supernet(space, len(class_names), path)
     _save(supernet, workdir)
     workdir.keep_space(space)
+    if images:
+        keep_images(workdir, images.data)
     workdir.start(config)
     common.log.info("Imported. The supernet is in %s.", workdir.checkpoints)
 
 
-def _images_and_classes(workdir) -> tuple[dict | None, tuple[str, ...]]:
-    """The settings of the images, None where there are none, and the names of the classes."""
+def _images(workdir) -> OpenedImages | None:
+    """The images, where the flags name some."""
     if FLAGS.data_dir is None and FLAGS.dataset is None:
         if FLAGS.new_head:
             raise UsageError(
                 "--new_head is for the classes of images: give --data_dir or --dataset."
             )
-        return None, common.read_labels(_NUM_CLASSES, any_number=True)
+        return None
     if FLAGS.labels:
         raise UsageError("--labels is for jobs without images; these have names of their own.")
-    config = common.data_config()
-    return config, load_data(config, workdir).class_names
+    return open_images(common.data_config(), workdir)
 
 
 def _checkpoint_file(workdir) -> pathlib.Path:

@@ -56,7 +56,7 @@ def predictor() -> None:
             f"--worker={FLAGS.worker} is none of --num_workers={FLAGS.num_workers}, which are "
             f"numbered from 0 to {FLAGS.num_workers - 1}."
         )
-    job = Job(common.workdir())
+    job = common.open_job()
     adopt_settings(job)
     # Several workers each have a file of their own.
     with job.workdir.lock(shared=FLAGS.num_workers > 1):
@@ -231,6 +231,7 @@ def main() -> None:
     flags.DEFINE_integer("worker", 0, "Which share of the archs to evaluate, from 0 on.", 0)
     flags.DEFINE_integer("num_workers", 1, "How many workers share the archs.", 1)
     common.define_workdir()
+    common.define_moved_images()
     common.run(predictor, __doc__)
 
 

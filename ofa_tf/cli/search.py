@@ -269,6 +269,7 @@ def main() -> None:
     flags.DEFINE_string("space", None, "Name or FILE.py, for a workdir that holds no job.")
     flags.DEFINE_integer("num_classes", 1000, "Of its networks, where no latency table tells.", 1)
     common.define_workdir()
+    common.define_moved_images()
     common.define_target()
     common.run(search, __doc__)
 

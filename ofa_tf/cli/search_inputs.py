@@ -92,7 +92,7 @@ def gather(workdir: Workdir) -> Inputs:
 def _job(workdir: Workdir) -> Job | None:
     """The job in the workdir; None where there is none and the flags make up for it."""
     if workdir.config_file.exists() or not (FLAGS.space or FLAGS.accuracy_predictor):
-        job = Job(workdir)  # an error where there is none
+        job = common.open_job()  # an error where there is none
         if FLAGS.space and get_space(FLAGS.space).name != job.space.name:
             raise UsageError(
                 f"{workdir.path} holds a job of {job.space.name}, not of --space={FLAGS.space}. "

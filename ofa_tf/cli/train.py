@@ -14,7 +14,7 @@ from absl import flags
 from ofa_tf.cli import common, recipe_flags
 from ofa_tf.cli.arch_files import read_arch
 from ofa_tf.errors import UsageError
-from ofa_tf.job import load_data
+from ofa_tf.job import keep_images, open_images
 from ofa_tf.quiet import import_tensorflow
 
 FLAGS = flags.FLAGS
@@ -90,15 +90,15 @@ def _train(space, recipe, strategy) -> None:
     from ofa_tf.training.strategy import chief_first, is_chief, lost_worker_told
 
     workdir = common.workdir()
-    data_config = common.data_config()
     with chief_first(strategy):
-        data = load_data(data_config, workdir)
+        images = open_images(common.data_config(), workdir)
+    data = images.data
     with lost_worker_told(strategy):  # weights are made by all workers together
         trainer = _trainer(space, data, recipe, workdir, strategy)
     config = {
         "space": space.name,
-        "data": data_config,
-        "class_names": data.class_names,
+        "data": images.settings,
+        "class_names": images.class_names,
         "eval_crop": FLAGS.eval_crop,
         "calibration_images": FLAGS.calibration_images,
         "init": FLAGS.init,
@@ -109,6 +109,7 @@ def _train(space, recipe, strategy) -> None:
     # All is checked by now: settings that cannot work are not recorded.
     if is_chief(strategy):
         workdir.keep_space(space)
+        keep_images(workdir, data)
         workdir.start(config, FLAGS.allow_recipe_change)
     trainer.fit()
     common.log.info("Trained. The supernet is in %s.", workdir.checkpoints)

@@ -3,6 +3,7 @@
 from ofa_tf.data.augmentation import MEAN, STD, Augmentation, normalize
 from ofa_tf.data.load import load_dataset
 from ofa_tf.data.pipeline import ImageData, resolution_at_step
+from ofa_tf.data.sources import reading_told
 
 __all__ = [
     "MEAN",
@@ -11,5 +12,6 @@ __all__ = [
     "ImageData",
     "load_dataset",
     "normalize",
+    "reading_told",
     "resolution_at_step",
 ]

@@ -10,12 +10,16 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from ofa_tf.data.decoding import Box, Part
 from ofa_tf.data.randaugment import MAX_MAGNITUDE
 from ofa_tf.errors import UsageError
 
 # ImageNet's channel means and standard deviations (RGB), for pixels from 0 to 255.
 MEAN = (123.675, 116.28, 103.53)
 STD = (58.395, 57.12, 57.375)
+
+# The least share of an image's shorter side that evaluation may see.
+MIN_EVAL_CROP = 0.01
 
 _CROP_ATTEMPTS = 10
 _LOG_MAX_ASPECT = math.log(4 / 3)
@@ -74,15 +78,6 @@ class Draws(NamedTuple):
     flip: tf.Tensor
     brightness: tf.Tensor
     saturation: tf.Tensor
-
-
-class Box(NamedTuple):
-    """A crop in pixels; int32, each a scalar or [batch]."""
-
-    top: tf.Tensor
-    left: tf.Tensor
-    height: tf.Tensor
-    width: tf.Tensor
 
 
 def draw_uniforms(seed: tf.Tensor, batch_size: int) -> Draws:
@@ -216,7 +211,7 @@ def _around_one(uniform: tf.Tensor, strength: float) -> tf.Tensor:
     return factor[..., tf.newaxis, tf.newaxis]
 
 
-def resize_and_center_crop(images: tf.Tensor, resolution: tf.Tensor, eval_crop: float) -> tf.Tensor:
+def resize_and_center_crop(images: tf.Tensor, resolution: int, eval_crop: float) -> tf.Tensor:
     """The evaluation transform: the shorter side to resolution / eval_crop, then the middle.
 
     Args:
@@ -228,15 +223,66 @@ def resize_and_center_crop(images: tf.Tensor, resolution: tf.Tensor, eval_crop: 
         float32 [..., resolution, resolution, 3].
     """
     height, width = tf.unstack(tf.shape(images)[-3:-1])
-    shorter = math.ceil(resolution / eval_crop - 1e-6)
-    scale = shorter / tf.minimum(height, width)
-    new_height, new_width = (
-        tf.maximum(shorter, tf.cast(tf.round(tf.cast(side, tf.float64) * scale), tf.int32))
-        for side in (height, width)
+    part = Part(images, Box(tf.constant(0), tf.constant(0), height, width), height, width)
+    return resize_center(part, resolution, eval_crop)
+
+
+def center_box(height: tf.Tensor, width: tf.Tensor, resolution: int, eval_crop: float) -> Box:
+    """All that the evaluation transform sees of an image: what `resize_center` needs of it."""
+    starts, lengths = [], []
+    for side, (scale, offset) in zip(
+        (height, width), _center(height, width, resolution, eval_crop), strict=True
+    ):
+        margin = tf.maximum(1.0 / scale, 1.0) + 1.0  # a pixel is a mean of some around it
+        start = tf.maximum(tf.cast(tf.floor(offset / scale - margin), tf.int32), 0)
+        end = tf.cast(tf.math.ceil((offset + resolution) / scale + margin), tf.int32)
+        starts.append(start)
+        lengths.append(tf.minimum(end, side) - start)
+    return Box(*starts, *lengths)
+
+
+def resize_center(part: Part, resolution: int, eval_crop: float) -> tf.Tensor:
+    """What `resize_and_center_crop` gives for the image that a part, or a batch of them, is of.
+
+    Args:
+        part: at least the pixels that `center_box` tells, [..., h, w, 3].
+        resolution: pixels of the result.
+        eval_crop: as there.
+    """
+    scales, shifts = [], []
+    for start, (scale, offset) in zip(
+        part.box[:2], _center(part.height, part.width, resolution, eval_crop), strict=True
+    ):
+        scales.append(tf.cast(scale, tf.float32))
+        shifts.append(tf.cast(tf.cast(start, tf.float64) * scale - offset, tf.float32))
+    shape = tf.shape(part.pixels)
+    pixels = tf.reshape(part.pixels, tf.concat([[-1], shape[-3:]], axis=0))
+    # As tf.image.resize does it, of the middle only.
+    pixels = tf.raw_ops.ScaleAndTranslate(
+        images=pixels,
+        size=[resolution, resolution],
+        scale=tf.stack(scales),
+        translation=tf.stack(shifts),
+        kernel_type="triangle",
+        antialias=True,
     )
-    resized = resize(images, new_height, new_width)
-    top, left = (new_height - resolution) // 2, (new_width - resolution) // 2
-    return resized[..., top : top + resolution, left : left + resolution, :]
+    return tf.reshape(pixels, tf.concat([shape[:-3], tf.shape(pixels)[1:]], axis=0))
+
+
+def _center(
+    height: tf.Tensor, width: tf.Tensor, resolution: int, eval_crop: float
+) -> list[tuple[tf.Tensor, tf.Tensor]]:
+    """For each axis: by how much the image is enlarged, and where its middle then begins.
+
+    In float64, which holds what an extreme shape or crop makes of it.
+    """
+    shorter = math.ceil(resolution / eval_crop - 1e-6)
+    sides = [tf.cast(side, tf.float64) for side in (height, width)]
+    found = []
+    for side in sides:
+        resized = tf.maximum(tf.round(side * (shorter / tf.minimum(*sides))), shorter)
+        found.append((resized / side, tf.floor((resized - resolution) / 2)))
+    return found
 
 
 def normalize(images: tf.Tensor) -> tf.Tensor:

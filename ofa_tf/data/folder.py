@@ -1,142 +1,218 @@
 """A folder of images in class folders as image sources: found, checked, split and opened."""
 
+import functools
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from ofa_tf.data.folder_check import Checked, ImageFile, check_images
-from ofa_tf.data.pipeline import stable_permutation
+from ofa_tf.data.census import Census
+from ofa_tf.data.decoding import Picture, decode_picture
+from ofa_tf.data.folder_check import Checked, check_images
+from ofa_tf.data.listing import TEST, TRAIN, VALIDATION, ImageFile, list_images, some
 from ofa_tf.data.sources import (
     DecodedImages,
     EncodedFiles,
     ImageSource,
     LoadedImages,
-    decode_rgb,
+    reading_told,
+)
+from ofa_tf.data.splits import (
+    OLD_SPLITS,
+    check_num_validation,
+    default_count,
+    held_out,
+    held_out_for_validation,
+    stable_permutation,
 )
 from ofa_tf.errors import UsageError
 
-_EXTENSIONS = (".jpg", ".jpeg", ".png")  # those of tfds.ImageFolder
-_TEST_FOLDERS = ("test", "val", "validation")
-_TEST_SHARE = 0.1
+_OLD_TEST_SHARE = 0.1
 _MAX_BAD_SHARE = 0.01
-_NUM_NAMED = 5
 
 _log = logging.getLogger(__name__)
 
 
-def load(data_dir: str, cache_dir: str | None, cache_bytes: int, seed: int) -> LoadedImages:
+def load(
+    data_dir: str,
+    cache_dir: str | None,
+    cache_bytes: int,
+    num_validation: int | None,
+    seed: int,
+    splits: int,
+) -> LoadedImages:
     """Finds, checks and opens the images of a folder; the arguments are `load_dataset`'s."""
-    root = Path(data_dir).expanduser()
-    if not root.is_dir():
-        raise UsageError(f"The folder of images {data_dir} does not exist.")
-    splits = {folder: _list_images(folder) for folder in _find_splits(root)}
-    checked = check_images(splits, cache_dir)
-    _report_bad(root, checked, sum(map(len, splits.values())))
-    good = [[file for file in files if file.path not in checked.bad] for files in splits.values()]
-    class_names = _class_names(root, *good)
-    train, test = good if len(good) == 2 else _hold_out_test(*good, class_names, seed)
-    cached = checked.size and len(train) * checked.size[0] * checked.size[1] * 3 <= cache_bytes
-    sources = (_open(files, class_names, decoded=bool(cached)) for files in (train, test))
-    return LoadedImages(root.resolve().name, True, class_names, *sources)
-
-
-def _find_splits(root: Path) -> list[Path]:
-    """The folders of the training and of the test images, or one folder that is yet to be split."""
-    train = root / "train"
-    if not train.is_dir():
-        return [root]
-    for name in _TEST_FOLDERS:
-        if (root / name).is_dir():
-            return [train, root / name]
-    raise UsageError(
-        f"{root} has a folder train/ but no test/, val/ or validation/. Add one, or give {train} "
-        "to have a tenth of its images held out for the test."
+    listing = list_images(data_dir, old=splits == OLD_SPLITS)
+    if listing.left_out:
+        _log.warning("%s", listing.left_out)
+    files = [file for listed in listing.splits.values() for file in listed]
+    checked = check_images(listing.root, files, cache_dir)
+    _report_bad(listing.root, checked, len(files))
+    found = {
+        role: [file for file in listed if file.path not in checked.bad]
+        for role, listed in listing.splits.items()
+    }
+    class_names = _class_names(listing.root, found)
+    if TEST not in found:
+        hold_out = _hold_out_as_before if splits == OLD_SPLITS else _hold_out_test
+        found[TRAIN], found[TEST] = hold_out(found[TRAIN], class_names, seed)
+    place = _validation_places(listing.root, found, num_validation, seed, splits)
+    open_files = functools.partial(
+        _open,
+        class_names=class_names,
+        checked=checked,
+        decoded=_fits(checked, len(found[TRAIN]), cache_bytes),
     )
-
-
-def _list_images(folder: Path) -> list[ImageFile]:
-    """The images in the class folders of `folder`, in the order of their paths."""
-    files = []
-    for class_folder in filter(os.DirEntry.is_dir, os.scandir(folder)):
-        for entry in os.scandir(class_folder):
-            if entry.name.lower().endswith(_EXTENSIONS):
-                status = entry.stat()
-                files.append(
-                    ImageFile(entry.path, class_folder.name, status.st_size, status.st_mtime_ns)
-                )
-    if not files:
-        raise UsageError(
-            f"{folder} has no images: expected folders named as the classes, with "
-            f"{', '.join(_EXTENSIONS)} files in them."
-        )
-    return sorted(files)
+    return LoadedImages(
+        listing.root.resolve().name,
+        True,
+        class_names,
+        open_files(found[TRAIN]),
+        open_files(found[TEST]),
+        open_files(found[VALIDATION]) if place is None else place,
+        _census(found, place),
+    )
 
 
 def _report_bad(root: Path, checked: Checked, total: int) -> None:
     """Warns of files that are no images; more than 1 % are an error."""
     if not checked.bad:
         return
-    named = sorted(checked.bad)[:_NUM_NAMED]
-    more = ", ..." if len(checked.bad) > len(named) else ""
+    reasons = {os.path.relpath(path, root): why for path, why in checked.bad.items()}
     message = (
         f"{len(checked.bad)} of {total} files in {root} are no images that can be read: "
-        f"{', '.join(named)}{more}"
+        f"{some(f'{path} ({why})' for path, why in reasons.items())}"
     )
     if len(checked.bad) > _MAX_BAD_SHARE * total:
         raise UsageError(f"{message}. At most 1 % are skipped; repair or remove them.")
     _log.warning("%s. They are skipped.", message)
 
 
-def _class_names(root: Path, *splits: Sequence[ImageFile]) -> list[str]:
+def _class_names(root: Path, splits: dict[str, Sequence[ImageFile]]) -> list[str]:
     """The classes of all splits, sorted; they must be the same in each."""
-    train, *others = ({file.class_name for file in files} for files in splits)
-    for test in others:
-        if test != train:
+    classes = {role: {file.class_name for file in files} for role, files in splits.items()}
+    train = classes.pop(TRAIN)
+    for role, others in classes.items():
+        if others != train:
+            name = "test" if role == TEST else role
             raise UsageError(
-                f"Training and test images in {root} differ in their classes: only in train: "
-                f"{_some(train - test)}; only in test: {_some(test - train)}."
+                f"Training and {name} images in {root} differ in their classes: only in train: "
+                f"{some(train - others)}; only in {name}: {some(others - train)}."
             )
     if len(train) < 2:
         raise UsageError(
-            f"{root} has images of one class only ({_some(train)}); expected a folder for each of "
+            f"{root} has images of one class only ({some(train)}); expected a folder for each of "
             "two or more classes."
         )
     return sorted(train)
 
 
-def _some(names: set[str]) -> str:
-    shown = sorted(names)[:_NUM_NAMED]
-    return ", ".join(shown) + (", ..." if len(names) > len(shown) else "") if names else "none"
-
-
 def _hold_out_test(
     files: Sequence[ImageFile], class_names: Sequence[str], seed: int
 ) -> tuple[list[ImageFile], list[ImageFile]]:
-    """Splits off a tenth of each class, at least one image and never all, as test images."""
+    """Splits off about a tenth of each class as test images."""
+    _check_two_each(files, class_names)
+    places = set(held_out(files, TEST, seed, most=None).tolist())
+    train = [file for place, file in enumerate(files) if place not in places]
+    return train, [files[place] for place in sorted(places)]
+
+
+def _hold_out_as_before(
+    files: Sequence[ImageFile], class_names: Sequence[str], seed: int
+) -> tuple[list[ImageFile], list[ImageFile]]:
+    """The test images of jobs that were begun when a file's place decided."""
+    _check_two_each(files, class_names)
     train, test = [], []
     for number, name in enumerate(class_names):
         members = [file for file in files if file.class_name == name]
-        if len(members) < 2:
-            raise UsageError(
-                f"Class {name} has one image; training and test need at least one each."
-            )
-        count = max(1, round(_TEST_SHARE * len(members)))
+        count = max(1, round(_OLD_TEST_SHARE * len(members)))
         order = stable_permutation(len(members), (seed, number))
         test += [members[i] for i in order[:count]]
         train += [members[i] for i in order[count:]]
     return sorted(train), sorted(test)
 
 
-def _open(files: Sequence[ImageFile], class_names: Sequence[str], *, decoded: bool) -> ImageSource:
+def _check_two_each(files: Sequence[ImageFile], class_names: Sequence[str]) -> None:
+    counts = dict.fromkeys(class_names, 0)
+    for file in files:
+        counts[file.class_name] += 1
+    single = [name for name, count in counts.items() if count < 2]
+    if single:
+        raise UsageError(
+            f"Class {some(single)} has one image; training and test need at least one each."
+        )
+
+
+def _validation_places(
+    root: Path,
+    found: dict[str, Sequence[ImageFile]],
+    num_validation: int | None,
+    seed: int,
+    splits: int,
+) -> np.ndarray | None:
+    """The places of the validation images among the training images; None where they have a folder.
+
+    Raises:
+        UsageError: images are to be held out but there is a folder, or no training image is left.
+    """
+    files = found[TRAIN]
+    if VALIDATION in found:
+        if num_validation:
+            raise UsageError(
+                f"{root} has a folder of validation images, and num_validation is "
+                f"{num_validation}: leave it out, or give 0 to use the folder."
+            )
+        return None
+    check_num_validation(num_validation, root.name, len(files))
+    if splits == OLD_SPLITS:
+        count = default_count(len(files)) if num_validation is None else num_validation
+        return np.sort(stable_permutation(len(files), seed)[:count])
+    places = held_out_for_validation(files, seed, num_validation)
+    lacking = {file.class_name for file in files} - {files[place].class_name for place in places}
+    if lacking and len(places):
+        _log.warning(
+            "No validation image is of %s: accuracies on them do not tell of all classes.",
+            some(lacking),
+        )
+    return places
+
+
+def _census(found: dict[str, Sequence[ImageFile]], places: np.ndarray | None) -> Census:
+    splits: dict[str, Iterable[ImageFile]] = dict(found)
+    if places is not None:
+        validation = set(places.tolist())
+        files = found[TRAIN]
+        splits[TRAIN] = [file for place, file in enumerate(files) if place not in validation]
+        splits[VALIDATION] = [files[place] for place in places]
+    return Census.of_files({role: splits[role] for role in (TRAIN, VALIDATION, TEST)})
+
+
+def _fits(checked: Checked, num_images: int, cache_bytes: int) -> bool:
+    return bool(checked.size) and num_images * checked.size[0] * checked.size[1] * 3 <= cache_bytes
+
+
+def _open(
+    files: Sequence[ImageFile], class_names: Sequence[str], checked: Checked, decoded: bool
+) -> ImageSource:
     paths = [file.path for file in files]
     labels = np.searchsorted(class_names, [file.class_name for file in files])
+    orientations = np.asarray([checked.turned.get(path, 1) for path in paths])
+    encoded = EncodedFiles(paths, labels, orientations)
     if not decoded:
-        return EncodedFiles(paths, labels)
-    images = tf.data.Dataset.from_tensor_slices(paths).map(
-        lambda path: decode_rgb(tf.io.read_file(path)), num_parallel_calls=tf.data.AUTOTUNE
-    )
-    return DecodedImages(np.concatenate(list(images.batch(1024).as_numpy_iterator())), labels)
+        return encoded
+    return DecodedImages(functools.partial(_decode, encoded), labels)
+
+
+def _decode(encoded: EncodedFiles) -> np.ndarray:
+    """All pixels, uint8 [count, H, W, 3]."""
+
+    def decode(index: tf.Tensor) -> tf.Tensor:
+        picture: Picture = encoded.fetch(index)[0]
+        return decode_picture(picture)
+
+    images = tf.data.Dataset.range(len(encoded)).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+    with reading_told():
+        return np.concatenate(list(images.batch(1024).as_numpy_iterator()))

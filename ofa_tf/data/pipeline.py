@@ -1,14 +1,18 @@
 """ImageData: a data set as batches for training, evaluation and calibration."""
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from ofa_tf.data import augmentation as transforms
-from ofa_tf.data.augmentation import Augmentation
+from ofa_tf.data.augmentation import MIN_EVAL_CROP, Augmentation
+from ofa_tf.data.census import Census
+from ofa_tf.data.decoding import decode_part
 from ofa_tf.data.randaugment import draw_operations
-from ofa_tf.data.sources import DecodedImages, ImageSource, decode_rgb
+from ofa_tf.data.sources import DecodedImages, ImageSource
+from ofa_tf.data.splits import default_count, stable_permutation
 from ofa_tf.data.training_images import ImageDraws, TrainingTransform
 from ofa_tf.errors import UsageError
 
@@ -18,24 +22,24 @@ _NUM_STREAMS = 8
 
 
 class ImageData:
-    """A classification data set with a validation split held out of its training images.
+    """A classification data set in three splits.
 
     Args:
         name: what to call the set in reports.
         class_names: one name per label.
-        train: the training images, of which `num_validation` are held out.
+        train: the training images.
         test: the test images.
-        num_validation: images held out; default 10 % of the training images, at most 10,000.
+        validation: a source of its own, or the places in `train` of the images that are held out;
+            default 10 % of them, drawn by `seed`, at most 10,000.
         flip: whether a mirrored image keeps its class.
-        seed: chooses the validation images.
+        seed: chooses the validation images by default.
+        census: what identifies the images.
 
     Attributes:
         num_train: training images without the validation images.
         num_validation: validation images.
         num_test: test images.
-
-    Raises:
-        UsageError: if no training image would be left.
+        census: of the arguments; None where nobody knows.
     """
 
     def __init__(
@@ -45,24 +49,26 @@ class ImageData:
         train: ImageSource,
         test: ImageSource,
         *,
-        num_validation: int | None = None,
+        validation: ImageSource | np.ndarray | None = None,
         flip: bool = True,
         seed: int = 0,
+        census: Census | None = None,
     ):
-        if num_validation is None:
-            num_validation = min(len(train) // 10, 10_000)
-        if not 0 <= num_validation < len(train):
-            raise UsageError(
-                f"num_validation is {num_validation}, but {name} has {len(train)} training "
-                f"images; give a number from 0 to {len(train) - 1}."
-            )
         self.name = name
         self.class_names = tuple(class_names)
         self.flip = flip
-        order = stable_permutation(len(train), seed)
+        self.census = census
+        if validation is None:
+            validation = stable_permutation(len(train), seed)[: default_count(len(train))]
+        if isinstance(validation, np.ndarray):
+            kept = np.setdiff1d(np.arange(len(train)), validation)
+            held_out = (train, np.sort(validation))
+        else:
+            kept = np.arange(len(train))
+            held_out = (validation, np.arange(len(validation)))
         self._splits = {
-            "train": (train, np.sort(order[num_validation:])),
-            "validation": (train, np.sort(order[:num_validation])),
+            "train": (train, kept),
+            "validation": held_out,
             "test": (test, np.arange(len(test))),
         }
 
@@ -136,7 +142,7 @@ class ImageData:
         augmentation = augmentation or Augmentation()
         replicas = list(range(num_replicas) if replicas is None else replicas)
         _check_replicas(batch_size, num_replicas, replicas)
-        source, _ = self._splits["train"]
+        source = self._opened("train")
         transform = TrainingTransform(source, augmentation, augmentation.flip and self.flip)
         batches = self._train_indices(batch_size, seed, first_step)
 
@@ -188,7 +194,7 @@ class ImageData:
             float32 images [B, resolution, resolution, 3] and int32 labels [B].
 
         Raises:
-            UsageError: for an unknown or empty split, or an eval_crop outside (0, 1].
+            UsageError: for an unknown or empty split, or an eval_crop outside 0.01 to 1.
         """
         indices = self._eval_indices(split)[:limit]
         return self._unaugmented(split, indices, resolution, batch_size, eval_crop, normalize)
@@ -242,6 +248,12 @@ class ImageData:
         batches = epochs.flat_map(epoch_batches).skip(first_step % steps)
         return batches.enumerate(start=first_step)
 
+    def _opened(self, split: str) -> ImageSource:
+        source, _ = self._splits[split]
+        if isinstance(source, DecodedImages):
+            source.open()
+        return source
+
     def _eval_indices(self, split: str) -> np.ndarray:
         if split not in self._splits:
             raise UsageError(f"Unknown split {split!r}; choose one of {', '.join(self._splits)}.")
@@ -259,22 +271,25 @@ class ImageData:
         eval_crop: float,
         normalize: bool,
     ) -> tf.data.Dataset:
-        if not 0 < eval_crop <= 1:
-            raise UsageError(f"eval_crop is {eval_crop}; it must be in (0, 1].")
-        source, _ = self._splits[split]
+        if not MIN_EVAL_CROP <= eval_crop <= 1:
+            raise UsageError(f"eval_crop is {eval_crop}; it must be from {MIN_EVAL_CROP} to 1.")
+        source = self._opened(split)
 
-        def transform(images: tf.Tensor) -> tf.Tensor:
-            images = transforms.resize_and_center_crop(images, resolution, eval_crop)
+        def finish(images: tf.Tensor) -> tf.Tensor:
             images = tf.ensure_shape(images, [*images.shape[:-3], resolution, resolution, 3])
             return transforms.normalize(images) if normalize else images
 
         def load_batch(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             images, labels = source.fetch(batch)
-            return transform(images), labels
+            return finish(transforms.resize_and_center_crop(images, resolution, eval_crop)), labels
 
         def load_image(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            encoded, label = source.fetch(index)
-            return transform(decode_rgb(encoded)), label
+            picture, label = source.fetch(index)
+            center = functools.partial(
+                transforms.center_box, resolution=resolution, eval_crop=eval_crop
+            )
+            part = decode_part(picture, center)
+            return finish(transforms.resize_center(part, resolution, eval_crop)), label
 
         dataset = tf.data.Dataset.from_tensor_slices(indices)
         if isinstance(source, DecodedImages):
@@ -296,12 +311,6 @@ def _check_replicas(batch_size: int, num_replicas: int, replicas: Sequence[int])
             f"replicas is {replicas}; with {num_replicas} replicas, it must name at least one "
             f"from 0 to {num_replicas - 1}."
         )
-
-
-def stable_permutation(count: int, seed: int | tuple[int, ...]) -> np.ndarray:
-    """A permutation of range(count) that no NumPy version changes (raw PCG64 output, sorted)."""
-    keys = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(count)
-    return np.argsort(keys, kind="stable")
 
 
 def resolution_at_step(resolutions: Sequence[int], seed: int, step: tf.Tensor) -> tf.Tensor:

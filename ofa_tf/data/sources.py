@@ -4,45 +4,48 @@ Every source answers for any image by its index, so that a training run starts a
 reading what came before.
 """
 
+import contextlib
+import os
+import re
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-# What other decoders do (PIL, Android); TensorFlow's default is faster and off by a few levels.
-JPEG_DCT = "INTEGER_ACCURATE"
-
-
-def decode_rgb(encoded: tf.Tensor) -> tf.Tensor:
-    """Decodes JPEG, PNG, GIF (first frame) or BMP bytes to uint8 RGB [H, W, 3].
-
-    One channel becomes three, CMYK becomes RGB, 16 bits become 8, and alpha is dropped.
-    """
-    image = tf.cond(
-        tf.io.is_jpeg(encoded),
-        lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method=JPEG_DCT),
-        lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
-    )
-    return tf.ensure_shape(image, [None, None, 3])
+from mobile_bench.errors import one_line
+from ofa_tf.data.census import Census
+from ofa_tf.data.decoding import Picture
+from ofa_tf.errors import FailureError
 
 
 class DecodedImages:
     """Images of one size, decoded in memory.
 
     Args:
-        images: uint8 [count, H, W, 3].
+        images: uint8 [count, H, W, 3], or a function that makes them when they are first needed.
         labels: [count].
     """
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray):
+    def __init__(self, images: np.ndarray | Callable[[], np.ndarray], labels: np.ndarray):
+        self._images, self._make = None, images if callable(images) else lambda: images
         with tf.device("CPU"):
-            self._images = tf.convert_to_tensor(images)
             self._labels = tf.convert_to_tensor(labels, tf.int32)
 
     def __len__(self) -> int:
-        return self._images.shape[0]
+        return self._labels.shape[0]
+
+    def open(self) -> None:
+        """Makes the images where that was put off; to be called before `fetch`.
+
+        Raises:
+            FailureError: one cannot be read any more.
+        """
+        if self._images is None:
+            with tf.device("CPU"):
+                self._images = tf.convert_to_tensor(self._make())
+            self._make = None
 
     def fetch(self, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """uint8 images and int32 labels; `indices` is a batch."""
@@ -50,19 +53,31 @@ class DecodedImages:
 
 
 class EncodedFiles:
-    """One encoded image per file."""
+    """One encoded image per file.
 
-    def __init__(self, paths: Sequence[str], labels: np.ndarray):
+    Args:
+        paths: the files.
+        labels: [count].
+        orientations: of EXIF, [count]; all 1 by default.
+    """
+
+    def __init__(
+        self, paths: Sequence[str], labels: np.ndarray, orientations: np.ndarray | None = None
+    ):
         with tf.device("CPU"):
-            self._paths = tf.convert_to_tensor(list(paths))
+            self._paths = tf.convert_to_tensor(list(map(os.fsencode, paths)), tf.string)
             self._labels = tf.convert_to_tensor(labels, tf.int32)
+            self._orientations = None
+            if orientations is not None and np.any(np.asarray(orientations) != 1):
+                self._orientations = tf.convert_to_tensor(orientations, tf.int32)
 
     def __len__(self) -> int:
         return self._paths.shape[0]
 
-    def fetch(self, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The encoded bytes and the int32 label; `index` is a scalar."""
-        return tf.io.read_file(self._paths[index]), self._labels[index]
+    def fetch(self, index: tf.Tensor) -> tuple[Picture, tf.Tensor]:
+        """The picture and the int32 label; `index` is a scalar."""
+        turned = None if self._orientations is None else self._orientations[index]
+        return Picture(tf.io.read_file(self._paths[index]), turned), self._labels[index]
 
 
 class Shard(NamedTuple):
@@ -95,10 +110,11 @@ class EncodedRecords:
     def __len__(self) -> int:
         return len(self._spans)
 
-    def fetch(self, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The encoded bytes and the int32 label; `index` is a scalar."""
+    def fetch(self, index: tf.Tensor) -> tuple[Picture, tf.Tensor]:
+        """The picture, turned as the set has it, and the int32 label; `index` is a scalar."""
         record = tf.numpy_function(self._read, [index], tf.string, stateful=False)
-        return self._parse(tf.ensure_shape(record, []))
+        encoded, label = self._parse(tf.ensure_shape(record, []))
+        return Picture(encoded), label
 
     def _read(self, index: np.ndarray) -> bytes:
         start, length = self._spans[index]
@@ -107,17 +123,41 @@ class EncodedRecords:
             return file.read(length)
 
 
+@contextlib.contextmanager
+def reading_told() -> Iterator[None]:
+    """Around taking batches of images.
+
+    Raises:
+        FailureError: an image that was checked cannot be read any more, which TensorFlow says.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        text = re.sub(r"\{\{.*?\}\}", "", error.message).strip()
+        raise FailureError(
+            f"An image cannot be read any more: {one_line(text.splitlines()[0])}. Run the same "
+            "command again, which checks all of them."
+        ) from error
+
+
 ImageSource = DecodedImages | EncodedFiles | EncodedRecords
 
 
 class LoadedImages(NamedTuple):
-    """What a folder or a TFDS set yields."""
+    """What a folder or a TFDS set yields.
+
+    Attributes:
+        validation: a split of its own, or the places in `train` of the images to hold out.
+        census: what identifies the images of all splits.
+    """
 
     name: str
     allows_flip: bool
     class_names: Sequence[str]
     train: ImageSource
     test: ImageSource
+    validation: ImageSource | np.ndarray
+    census: Census
 
 
 _LENGTH_BYTES, _CHECKSUM_BYTES = 8, 4

@@ -4,26 +4,27 @@ import contextlib
 import difflib
 import io
 import logging
+import os
+import shutil
 import socket
+import struct
 import sys
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from ofa_tf.data.census import Census
+from ofa_tf.data.decoding import decode_rgb
 from ofa_tf.data.embedded import EMBEDDED_DATASET
-from ofa_tf.data.sources import (
-    DecodedImages,
-    EncodedRecords,
-    ImageSource,
-    LoadedImages,
-    Shard,
-    decode_rgb,
-)
+from ofa_tf.data.sources import DecodedImages, EncodedRecords, ImageSource, LoadedImages, Shard
+from ofa_tf.data.splits import check_num_validation, default_count, stable_permutation
 from ofa_tf.errors import FailureError, UsageError, first_line
+from ofa_tf.files import remove_leftovers, temporary_path
 
 _log = logging.getLogger(__name__)
 
@@ -50,21 +51,61 @@ def load(
     tfds_dir: str | None,
     cache_dir: str | None,
     cache_bytes: int,
+    num_validation: int | None,
+    seed: int,
 ) -> LoadedImages:
     """Opens a TFDS set, preparing it first if need be; the arguments are `load_dataset`'s."""
     if dataset.split("/")[0].split(":")[0] == EMBEDDED_DATASET:
         tfds_dir = tfds_dir or cache_dir
     builder = _find_builder(dataset, tfds_dir)
     image_key, label_key = _supervised_keys(dataset, builder)
-    _prepare(dataset, builder)
-    train_split = _check_split(dataset, builder, train_split or "train")
-    test_split = _choose_test_split(dataset, builder, test_split, label_key)
-    train, test = (
-        _open_split(builder, split, image_key, label_key, cache_bytes)
-        for split in (train_split, test_split)
+    builder = _prepare(dataset, builder, tfds_dir)
+    with _damage_told(dataset, builder):
+        train_split = _check_split(dataset, builder, train_split or "train")
+        test_split = _choose_test_split(dataset, builder, test_split, label_key)
+        train, test = (
+            _open_split(builder, split, image_key, label_key, cache_bytes)
+            for split in (train_split, test_split)
+        )
+        class_names = builder.info.features[label_key].names
+    # A set has no names of files, but it has versions: its images do not change.
+    check_num_validation(num_validation, dataset, len(train))
+    count = default_count(len(train)) if num_validation is None else num_validation
+    places = np.sort(stable_permutation(len(train), seed)[:count])
+    identity = f"{builder.info.full_name} {train_split} {seed}"
+    census = Census.of_sets(
+        {
+            "train": (len(train) - len(places), f"{identity} without {len(places)}"),
+            "validation": (len(places), identity),
+            "test": (len(test), f"{builder.info.full_name} {test_split}"),
+        }
     )
-    class_names = builder.info.features[label_key].names
-    return LoadedImages(dataset, builder.name not in _NOT_MIRRORED, class_names, train, test)
+    allows_flip = builder.name not in _NOT_MIRRORED
+    return LoadedImages(dataset, allows_flip, class_names, train, test, places, census)
+
+
+@contextlib.contextmanager
+def _damage_told(dataset: str, builder: tfds.core.DatasetBuilder) -> Iterator[None]:
+    """Around reading a prepared set. Raises FailureError where its files are damaged."""
+    try:
+        yield
+    except (tf.errors.OpError, OSError, EOFError, struct.error, ValueError) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise _damaged(dataset, builder.data_dir, error) from error
+
+
+def _damaged(dataset: str, folder: os.PathLike | str, error: Exception) -> FailureError:
+    return FailureError(
+        f"The TFDS set {dataset!r} under {folder} is damaged: {first_line(error).rstrip('.')}. "
+        "Remove this folder to have the set prepared anew."
+    )
+
+
+def _prepared_folder(dataset: str, tfds_dir: str | None) -> Path:
+    """Of all versions of a set, where the one that is asked for cannot be told."""
+    name = dataset.split("/")[0].split(":")[0]
+    return Path(tfds_dir or tfds.core.constants.DATA_DIR, name)
 
 
 def _find_builder(dataset: str, tfds_dir: str | None) -> tfds.core.DatasetBuilder:
@@ -80,6 +121,8 @@ def _find_builder(dataset: str, tfds_dir: str | None) -> tfds.core.DatasetBuilde
         ) from None
     except (ValueError, AssertionError, ImportError) as error:  # a config, version or namespace
         raise UsageError(f"TFDS cannot open {dataset!r}: {first_line(error).rstrip('.')}") from None
+    except Exception as error:  # what a file of a prepared set makes of TFDS and its libraries
+        raise _damaged(dataset, _prepared_folder(dataset, tfds_dir), error) from error
 
 
 def _supervised_keys(dataset: str, builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
@@ -97,16 +140,19 @@ def _supervised_keys(dataset: str, builder: tfds.core.DatasetBuilder) -> tuple[s
     return keys
 
 
-def _prepare(dataset: str, builder: tfds.core.DatasetBuilder) -> None:
+def _prepare(
+    dataset: str, builder: tfds.core.DatasetBuilder, tfds_dir: str | None
+) -> tfds.core.DatasetBuilder:
+    """The builder of the prepared set."""
     if builder.info.splits:
-        return
+        return builder
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     try:
         _check_network(builder)
         _log.info("Preparing %s under %s.", dataset, builder.data_dir)
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS tells the same, at length
-            builder.download_and_prepare()
+            _download_and_prepare(dataset, builder)
     except Exception as error:  # whatever the set's own code or the network throws
         raise FailureError(
             f"The TFDS set {dataset!r} is not prepared under {builder.data_dir} and preparing it "
@@ -114,6 +160,25 @@ def _prepare(dataset: str, builder: tfds.core.DatasetBuilder) -> None:
             "network is reachable and give its folder as tfds_dir, or use the embedded set "
             f"{EMBEDDED_DATASET}."
         ) from None
+    prepared = _find_builder(dataset, tfds_dir)
+    if not prepared.info.splits:
+        raise _damaged(dataset, prepared.data_dir, FileNotFoundError("files are missing"))
+    return prepared
+
+
+def _download_and_prepare(dataset: str, builder: tfds.core.DatasetBuilder) -> None:
+    """Prepares a set in a temporary folder, which the next run removes if this one is killed."""
+    final = Path(builder.data_dir)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(final.parent)
+    scratch = temporary_path(final)
+    try:
+        there = tfds.builder(dataset, data_dir=scratch)
+        there.download_and_prepare(download_dir=Path(builder.data_dir_root, "downloads"))
+        if not final.exists():  # else another run was faster
+            os.rename(there.data_dir, final)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _check_network(builder: tfds.core.DatasetBuilder) -> None:

@@ -6,8 +6,9 @@ import tensorflow as tf
 
 from ofa_tf.data import augmentation as transforms
 from ofa_tf.data.augmentation import Augmentation, Draws
+from ofa_tf.data.decoding import Box, decode_part
 from ofa_tf.data.randaugment import randaugment
-from ofa_tf.data.sources import JPEG_DCT, ImageSource, decode_rgb
+from ofa_tf.data.sources import ImageSource
 
 
 class ImageDraws(NamedTuple):
@@ -61,8 +62,12 @@ class TrainingTransform:
         self, index: tf.Tensor, draws: ImageDraws, resolution: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """One encoded image, of any size; scalars in, [R, R, 3] and a scalar label out."""
-        encoded, label = self._source.fetch(index)
-        image = self._decode_random_crop(encoded, draws)
+        picture, label = self._source.fetch(index)
+
+        def crop_box(height: tf.Tensor, width: tf.Tensor) -> Box:
+            return transforms.random_crop_box(draws.uniforms, height, width, self._crop_scale_min)
+
+        image = decode_part(picture, crop_box).pixels
         image = transforms.resize(image, resolution, resolution)
         # Not image[:, ::-1], which takes ten times as long.
         image = tf.cond(self._mirrored(draws), lambda: tf.reverse(image, axis=[1]), lambda: image)
@@ -83,20 +88,3 @@ class TrainingTransform:
     def _finish(self, images: tf.Tensor, draws: ImageDraws) -> tf.Tensor:
         images = transforms.jitter_colors(images, draws.uniforms, self._augmentation)
         return transforms.normalize(images)
-
-    def _decode_random_crop(self, encoded: tf.Tensor, draws: ImageDraws) -> tf.Tensor:
-        """A random crop, uint8; of a JPEG, only the crop is decoded."""
-
-        def crop_box(shape: tf.Tensor) -> transforms.Box:
-            height, width, _ = tf.unstack(shape, num=3)
-            return transforms.random_crop_box(draws.uniforms, height, width, self._crop_scale_min)
-
-        def jpeg() -> tf.Tensor:
-            box = tf.stack(crop_box(tf.image.extract_jpeg_shape(encoded)))
-            return tf.io.decode_and_crop_jpeg(encoded, box, channels=3, dct_method=JPEG_DCT)
-
-        def other() -> tf.Tensor:
-            image = decode_rgb(encoded)
-            return tf.image.crop_to_bounding_box(image, *crop_box(tf.shape(image)))
-
-        return tf.cond(tf.io.is_jpeg(encoded), jpeg, other)

@@ -17,6 +17,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from ofa_tf.export.card import SubnetSpec
+from ofa_tf.names import labels_text
 
 BUFFER = "TFLITE_METADATA"  # the name by which readers find it
 LABELS = "labels.txt"
@@ -84,8 +85,7 @@ def add_metadata(content: bytes, spec: SubnetSpec) -> bytes:
 
     file = io.BytesIO(builder.Output())
     with zipfile.ZipFile(file, "a") as archive:  # the date is fixed: equal subnets, equal files
-        labels = "".join(f"{name}\n" for name in spec.class_names)
-        archive.writestr(zipfile.ZipInfo(LABELS), labels)
+        archive.writestr(zipfile.ZipInfo(LABELS), labels_text(spec.class_names))
     return file.getvalue()
 
 

@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from ofa_tf.export.interface import Interface
+from ofa_tf.names import labels_text
 from ofa_tf.quiet import native_output_dropped
 
 LABELS = "labels.txt"
@@ -46,7 +47,7 @@ def write_saved_model(
     function = tf.function(serve, input_signature=[image])
     with tempfile.TemporaryDirectory() as scratch, native_output_dropped():
         labels = pathlib.Path(scratch, LABELS)
-        labels.write_text("".join(f"{name}\n" for name in class_names))
+        labels.write_text(labels_text(class_names), encoding="utf-8")
         module.labels = tf.saved_model.Asset(os.fspath(labels))
         try:
             signatures = {"serving_default": function}

@@ -21,6 +21,7 @@ from ofa_tf.export.plan_file import BLUEPRINT, NET_CONFIG, RUN_CONFIG, plan_text
 from ofa_tf.export.verification import Thresholds, UnfitError, Verifier
 from ofa_tf.export.writing import Qat, Source, write_format
 from ofa_tf.files import atomic_path, write_bytes
+from ofa_tf.names import labels_text
 
 
 def is_up_to_date(
@@ -221,10 +222,7 @@ def _size(shape: Any) -> Any:
 
 def _texts(spec: SubnetSpec) -> dict[str, str]:
     """The text files of the folder."""
-    texts = {
-        "labels.txt": "".join(f"{name}\n" for name in spec.class_names),
-        **plan_texts(spec.plan),
-    }
+    texts = {"labels.txt": labels_text(spec.class_names), **plan_texts(spec.plan)}
     if spec.arch is not None:
         texts["arch.json"] = spec.arch.to_json() + "\n"
     return texts

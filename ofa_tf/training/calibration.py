@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 import tensorflow as tf
 
-from ofa_tf.data import ImageData
+from ofa_tf.data import ImageData, reading_told
 from ofa_tf.models import Supernet
 from ofa_tf.spaces import Arch
 from ofa_tf.training.strategy import distributed_batches, first_local
@@ -189,4 +189,5 @@ class _Repeatable:
         self._dataset, self._count = dataset, count
 
     def __iter__(self) -> Iterator:
-        return itertools.islice(iter(self._dataset), self._count)
+        with reading_told():
+            yield from itertools.islice(iter(self._dataset), self._count)

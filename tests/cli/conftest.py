@@ -8,7 +8,7 @@ from cli_helpers import TRAIN, finish, start, write_images
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory):
-    """train/ and test/ with three classes: 144 training, 16 of them held out, and 30 test."""
+    """train/ and test/ with three classes: 147 training, 15 validation and 30 test images."""
     root = tmp_path_factory.mktemp("images")
     write_images(root / "train", dict.fromkeys(("blue", "green", "red"), 54))
     write_images(root / "test", dict.fromkeys(("blue", "green", "red"), 10), seed=1)

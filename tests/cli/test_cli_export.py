@@ -9,7 +9,7 @@ import shutil
 
 import numpy as np
 import pytest
-from cli_helpers import assert_one_message, run
+from cli_helpers import ROOT, assert_one_message, run
 
 from ofa_tf.interop import published, read_net_config, write_net_config
 from ofa_tf.spaces import get_space
@@ -329,7 +329,8 @@ def test_weights_of_another_network_are_refused(init, tmp_path):
         ([], "int8 is calibrated on training images, but the --workdir holds no job with images"),
         ([FLOAT, "--checkpoint=missing.pth"], "--checkpoint=missing.pth is no file"),
         ([FLOAT, "--labels=missing.txt"], "--labels=missing.txt cannot be read"),
-        ([FLOAT, f"--labels={__file__}"], "lines, but there are 3 classes"),
+        ([FLOAT, f"--labels={__file__}"], ".py, line 2: the name is blank. Expected the name of a"),
+        ([FLOAT, f"--labels={ROOT / 'MANIFEST.in'}"], "has 7 lines, but there are 3 classes"),
         (["--formats=keras,tflite_int16x8"], "int16x8 is calibrated on training images"),
     ],
 )

@@ -386,7 +386,7 @@ def test_the_best_of_several_by_evaluation(job, files):
     for line in (job / "evaluated_rows.jsonl").read_text().splitlines():
         row = json.loads(line)
         assert row["arch"] not in evaluated
-        assert row["num_images"] == 16
+        assert row["num_images"] == 15
         evaluated[row["arch"]] = row["accuracy"]
     for subnet in subnets_in(job):
         candidates = subnet["candidates"]

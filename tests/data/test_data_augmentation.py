@@ -122,7 +122,7 @@ def test_evaluation_takes_the_middle_of_the_resized_image(height, width, eval_cr
     resized = transforms.resize(tf.constant(image), new_height, new_width).numpy()
     top, left = (new_height - resolution) // 2, (new_width - resolution) // 2
     expected = resized[top : top + resolution, left : left + resolution]
-    np.testing.assert_allclose(actual, expected, atol=1e-4)
+    np.testing.assert_allclose(actual, expected, atol=2e-3)
 
 
 def test_evaluation_at_the_native_size_is_the_image():

@@ -6,8 +6,8 @@ import tensorflow as tf
 from data_helpers import write_classes
 
 from ofa_tf.data import MEAN, STD, Augmentation, ImageData, load_dataset, resolution_at_step
-from ofa_tf.data.pipeline import stable_permutation
 from ofa_tf.data.sources import DecodedImages
+from ofa_tf.data.splits import stable_permutation
 from ofa_tf.errors import UsageError
 
 NUM_TRAIN, NUM_TEST = 50, 20
@@ -20,7 +20,9 @@ def numbered_source(count, first=0):
     return DecodedImages(np.tile(numbers[:, None, None, None], (1, 8, 8, 3)), numbers)
 
 
-def numbered_data(**options):
+def numbered_data(num_validation=None, **options):
+    if num_validation is not None:
+        options["validation"] = stable_permutation(NUM_TRAIN, seed=0)[:num_validation]
     test = numbered_source(NUM_TEST, first=100)
     return ImageData("numbers", map(str, range(120)), numbered_source(NUM_TRAIN), test, **options)
 
@@ -73,10 +75,11 @@ def test_permutation_is_fixed_for_good():
     assert stable_permutation(8, 0).tolist() == [3, 2, 1, 6, 0, 7, 4, 5]
 
 
-@pytest.mark.parametrize("num_validation", [-1, 50, 51])
-def test_impossible_validation_split(num_validation):
-    with pytest.raises(UsageError, match="num_validation"):
-        numbered_data(num_validation=num_validation)
+@pytest.mark.parametrize("num_validation", [-1, 80, 81])
+@pytest.mark.parametrize("splits", [1, 2])
+def test_impossible_validation_split(image_folder, num_validation, splits):
+    with pytest.raises(UsageError, match=r"num_validation.*80 training.*from 0 to 79"):
+        load_dataset(data_dir=str(image_folder), num_validation=num_validation, splits=splits)
 
 
 def test_an_epoch_is_a_permutation_without_its_last_partial_batch():
@@ -176,7 +179,8 @@ def test_flips_only_where_both_allow_it():
     plain = Augmentation(crop_scale_min=1.0, brightness=0, saturation=0)
 
     def num_mirrored(flip, augmentation):
-        data = ImageData("ramps", ["a", "b"], source, source, num_validation=0, flip=flip)
+        none = np.arange(0)
+        data = ImageData("ramps", ["a", "b"], source, source, validation=none, flip=flip)
         ((images, _),) = take(data, 1, batch_size=20, resolutions=[8], augmentation=augmentation)
         return int((images[:, 0, 0, 0] > images[:, 0, -1, 0]).numpy().sum())
 

@@ -1,6 +1,10 @@
 """TFDS sets by name, with small builders registered here."""
 
+import os
+import shutil
 import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -224,3 +228,105 @@ def test_either_a_name_or_a_folder(tfds_dir):
             load_dataset(**options)
     with pytest.raises(UsageError, match="TFDS splits"):
         load_dataset(data_dir=tfds_dir, test_split="test")
+
+
+# -- damaged files and killed runs -------------------------------------------------------------
+
+
+@pytest.fixture
+def prepared(tfds_dir, tmp_path):
+    """A copy of a prepared set, to be spoiled: its root and its own folder."""
+    load_dataset("ofa_test_uniform", tfds_dir=tfds_dir)
+    shutil.copytree(f"{tfds_dir}/ofa_test_uniform", tmp_path / "ofa_test_uniform")
+    return tmp_path, tmp_path / "ofa_test_uniform" / "1.2.3"
+
+
+def damage_record(folder):
+    (path,) = folder.glob("*train.tfrecord*")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+def cut_off_records(folder):
+    (path,) = folder.glob("*test.tfrecord*")
+    path.write_bytes(path.read_bytes()[:50])
+
+
+def empty_records(folder):
+    (path,) = folder.glob("*test.tfrecord*")
+    path.write_bytes(b"")
+
+
+def remove_records(folder):
+    for path in folder.glob("*.tfrecord*"):
+        path.unlink()
+
+
+def rubbish_lengths(folder):
+    (path,) = folder.glob("*test.tfrecord*")
+    path.write_bytes(b"\xff" * path.stat().st_size)
+
+
+def rubbish_info(folder):
+    (folder / "dataset_info.json").write_text('{"name": [')
+
+
+def no_info(folder):
+    (folder / "dataset_info.json").write_text("null")
+
+
+def remove_info(folder):
+    (folder / "dataset_info.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "cache_bytes"),
+    [
+        (damage_record, 10**9),  # else told when the image is read
+        (cut_off_records, 0),
+        (cut_off_records, 10**9),
+        (empty_records, 0),
+        (remove_records, 10**9),
+        (rubbish_lengths, 0),
+        (rubbish_info, 0),
+        (no_info, 0),
+        (remove_info, 0),
+    ],
+)
+def test_damaged_files_of_a_set_are_one_message(prepared, damage, cache_bytes):
+    root, folder = prepared
+    damage(folder)
+    with pytest.raises(FailureError) as caught:
+        load_dataset("ofa_test_uniform", tfds_dir=str(root), cache_bytes=cache_bytes)
+    message = str(caught.value)
+    assert message.startswith(f"The TFDS set 'ofa_test_uniform' under {folder.parent}")
+    assert " is damaged: " in message
+    assert "Remove this folder to have the set prepared anew." in message
+    assert "\n" not in message
+
+
+PREPARE_AND_DIE = """
+import os, sys
+sys.path[:0] = [{tests!r}]
+import test_data_tfds as sets
+from ofa_tf.data import load_dataset
+
+def die(self, split, count):
+    yield 0, dict(picture=sets.random_image(0), kind=0, comment="none")
+    os.kill(os.getpid(), 9)
+
+sets.OfaTestUniform._generate_examples = die
+load_dataset("ofa_test_uniform", tfds_dir=sys.argv[1])
+"""
+
+
+def test_what_a_killed_preparation_left_is_removed(tmp_path):
+    code = PREPARE_AND_DIE.format(tests=os.path.dirname(__file__))
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True)
+    assert done.returncode == -9, done.stderr
+    left = list((tmp_path / "ofa_test_uniform").iterdir())
+    assert len(left) == 1, left
+    assert load_dataset("ofa_test_uniform", tfds_dir=str(tmp_path)).num_test == 8
+    assert [path.name for path in (tmp_path / "ofa_test_uniform").iterdir()] == ["1.2.3"]
+    assert {path.name for path in tmp_path.iterdir()} == {"ofa_test_uniform", "downloads"}

@@ -80,6 +80,18 @@ def test_the_first_script_serves_other_files(there, smallest):
     np.testing.assert_allclose(names["scores"], expected, rtol=1e-4, atol=1e-4)
 
 
+def test_photos_are_turned(there, tmp_path):
+    """As a phone stores them: on their side, and the file tells."""
+    upright, turned = {}, {}
+    exec(compile(scripts()[0], "APPS.md", "exec"), upright)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo = Image.open(tmp_path / "photo.jpg").transpose(Image.Transpose.ROTATE_90)
+    photo.save(tmp_path / "photo.jpg", quality=95, exif=exif)
+    exec(compile(scripts()[0], "APPS.md", "exec"), turned)
+    np.testing.assert_allclose(turned["pixels"], upright["pixels"], atol=4)
+
+
 def test_the_numbers_are_those_of_the_files(smallest):
     text = DOCUMENT.read_text()
     assert all(str(values) in text.replace("\n", " ") for values in (MEAN, STD))
