@@ -37,7 +37,7 @@ def test_what_is_missing_is_named(job):
     with pytest.raises(UsageError, match="has no images, which this command needs"):
         _ = job.data
     with pytest.raises(
-        UsageError, match=r"latency_host_int8_2t\.json is missing\. Run ofa-latency"
+        UsageError, match=r"latency_host_int8_2t\.json is missing\. Run this first: ofa-latency"
     ):
         job.latency_table(threads=2, precision="int8")
     with pytest.raises(UsageError, match=r"search\.json is missing\. Run ofa-search first"):
