@@ -8,13 +8,13 @@ import os
 import pathlib
 import re
 import shutil
-import socket
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
+from mobile_bench.processes import is_running, this_host
 from ofa_tf.errors import FailureError
 
 # Of a file or folder that is being written: hidden, with the host and the process that writes it.
@@ -112,20 +112,9 @@ def _is_left_over(entry: os.DirEntry, host: str, process: int) -> bool:
         return False
 
 
-def is_running(process: int) -> bool:
-    """Whether there is a process of this number on this host."""
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 def _host() -> str:
-    """The name of this host, as a part of a file's name."""
-    return re.sub(r"[^\w-]", "-", socket.gethostname())
+    """This host, as a part of a file's name."""
+    return re.sub(r"[^\w-]", "-", this_host())
 
 
 def _remove(path: pathlib.Path) -> None:

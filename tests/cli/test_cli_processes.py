@@ -13,9 +13,9 @@ import time
 
 import pytest
 
+from mobile_bench.processes import is_running
 from ofa_tf.cli.processes import run_tasks
 from ofa_tf.errors import FailureError, UsageError
-from ofa_tf.files import is_running
 
 
 def work(task, report):
