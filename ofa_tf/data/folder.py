@@ -47,7 +47,7 @@ def load(
     """Finds, checks and opens the images of a folder; the arguments are `load_dataset`'s."""
     listing = list_images(data_dir, old=splits == OLD_SPLITS)
     if listing.left_out:
-        _log.warning("%s", listing.left_out)
+        _tell_once(listing.left_out)
     files = [file for listed in listing.splits.values() for file in listed]
     checked = check_images(listing.root, files, cache_dir)
     _report_bad(listing.root, checked, len(files))
@@ -75,6 +75,12 @@ def load(
         open_files(found[VALIDATION]) if place is None else place,
         _census(found, place),
     )
+
+
+@functools.cache
+def _tell_once(message: str) -> None:
+    """Warns, but not in each step of ofa-quickstart."""
+    _log.warning("%s", message)
 
 
 def _report_bad(root: Path, checked: Checked, total: int) -> None:

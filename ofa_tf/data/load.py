@@ -81,7 +81,7 @@ def load_dataset(
         found.class_names,
         found.train,
         found.test,
-        validation=found.validation,
+        found.validation,
         flip=found.allows_flip if flip is None else flip,
         census=found.census,
     )

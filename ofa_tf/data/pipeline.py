@@ -12,7 +12,7 @@ from ofa_tf.data.census import Census
 from ofa_tf.data.decoding import decode_part
 from ofa_tf.data.randaugment import draw_operations
 from ofa_tf.data.sources import DecodedImages, ImageSource
-from ofa_tf.data.splits import default_count, stable_permutation
+from ofa_tf.data.splits import stable_permutation
 from ofa_tf.data.training_images import ImageDraws, TrainingTransform
 from ofa_tf.errors import UsageError
 
@@ -29,10 +29,8 @@ class ImageData:
         class_names: one name per label.
         train: the training images.
         test: the test images.
-        validation: a source of its own, or the places in `train` of the images that are held out;
-            default 10 % of them, drawn by `seed`, at most 10,000.
+        validation: a source of its own, or the places in `train` of the images that are held out.
         flip: whether a mirrored image keeps its class.
-        seed: chooses the validation images by default.
         census: what identifies the images.
 
     Attributes:
@@ -48,18 +46,15 @@ class ImageData:
         class_names: Sequence[str],
         train: ImageSource,
         test: ImageSource,
+        validation: ImageSource | np.ndarray,
         *,
-        validation: ImageSource | np.ndarray | None = None,
         flip: bool = True,
-        seed: int = 0,
         census: Census | None = None,
     ):
         self.name = name
         self.class_names = tuple(class_names)
         self.flip = flip
         self.census = census
-        if validation is None:
-            validation = stable_permutation(len(train), seed)[: default_count(len(train))]
         if isinstance(validation, np.ndarray):
             kept = np.setdiff1d(np.arange(len(train)), validation)
             held_out = (train, np.sort(validation))

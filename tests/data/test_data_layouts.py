@@ -158,7 +158,8 @@ def test_what_is_left_out_is_counted_and_named_once(pets, caplog):
         here = os.open(pets / "dog", os.O_RDONLY)
         listener.bind(f"/proc/self/fd/{here}/s.jpg")
         os.close(here)
-    assert load(pets).census == expected
+    for _ in range(2):
+        assert load(pets).census == expected
     (record,) = caplog.records
     told = record.getMessage()
     assert told.startswith(f"Left out of {pets}: ")

@@ -20,11 +20,10 @@ def numbered_source(count, first=0):
     return DecodedImages(np.tile(numbers[:, None, None, None], (1, 8, 8, 3)), numbers)
 
 
-def numbered_data(num_validation=None, **options):
-    if num_validation is not None:
-        options["validation"] = stable_permutation(NUM_TRAIN, seed=0)[:num_validation]
+def numbered_data(num_validation=5):
+    places = stable_permutation(NUM_TRAIN, seed=0)[:num_validation]
     test = numbered_source(NUM_TEST, first=100)
-    return ImageData("numbers", map(str, range(120)), numbered_source(NUM_TRAIN), test, **options)
+    return ImageData("numbers", map(str, range(120)), numbered_source(NUM_TRAIN), test, places)
 
 
 @pytest.fixture(params=["decoded", "encoded"])
@@ -61,14 +60,16 @@ def test_validation_images_are_never_trained_on():
     assert not seen & validation
 
 
-def test_validation_depends_on_the_seed_only():
+@pytest.mark.parametrize("splits", [1, 2])
+def test_validation_depends_on_the_seed_only(image_folder, splits):
     first, again, other = (
-        set(labels_of(numbered_data(seed=seed).eval_batches("validation", 8, 5)))
+        load_dataset(data_dir=str(image_folder), seed=seed, splits=splits, num_validation=9)
         for seed in (1, 1, 2)
     )
-    assert len(first) == NUM_TRAIN // 10
-    assert first == again
-    assert first != other
+    assert first.num_validation == 9
+    assert first.census == again.census
+    assert first.census.splits["validation"] != other.census.splits["validation"]
+    assert first.census.splits["test"] == other.census.splits["test"]
 
 
 def test_permutation_is_fixed_for_good():
@@ -180,7 +181,7 @@ def test_flips_only_where_both_allow_it():
 
     def num_mirrored(flip, augmentation):
         none = np.arange(0)
-        data = ImageData("ramps", ["a", "b"], source, source, validation=none, flip=flip)
+        data = ImageData("ramps", ["a", "b"], source, source, none, flip=flip)
         ((images, _),) = take(data, 1, batch_size=20, resolutions=[8], augmentation=augmentation)
         return int((images[:, 0, 0, 0] > images[:, 0, -1, 0]).numpy().sum())
 

@@ -20,7 +20,7 @@ def noisy_data():
     """50 images of noise, decoded, each with its number as label."""
     pixels = np.random.default_rng(0).integers(0, 256, (50, 14, 18, 3), dtype=np.uint8)
     source = DecodedImages(pixels, np.arange(50))
-    return ImageData("noise", map(str, range(50)), source, source, validation=np.arange(2))
+    return ImageData("noise", map(str, range(50)), source, source, np.arange(2))
 
 
 @pytest.fixture(params=["decoded", "encoded"])
