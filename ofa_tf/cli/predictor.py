@@ -56,10 +56,10 @@ def predictor() -> None:
             f"--worker={FLAGS.worker} is none of --num_workers={FLAGS.num_workers}, which are "
             f"numbered from 0 to {FLAGS.num_workers - 1}."
         )
-    job = common.open_job()
-    adopt_settings(job)
     # Several workers each have a file of their own.
-    with job.workdir.lock(shared=FLAGS.num_workers > 1):
+    with common.workdir().lock(shared=FLAGS.num_workers > 1):
+        job = common.open_job()
+        adopt_settings(job)
         if FLAGS.num_workers == 1:
             made_predictor(job)
             return
