@@ -20,9 +20,16 @@ from ofa_tf.layers import (
     InvertedResidualBlock,
     draw_seed,
 )
+from ofa_tf.models.arguments import (
+    as_images,
+    as_num_classes,
+    as_sizes,
+    as_space,
+    check_resolution,
+)
 from ofa_tf.models.materialize import materialize
 from ofa_tf.models.subnet import scope_name
-from ofa_tf.spaces import Arch, SearchSpace, blueprint, built_in_space, get_space
+from ofa_tf.spaces import Arch, SearchSpace, blueprint, built_in_space
 
 DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
 
@@ -57,6 +64,7 @@ class Supernet(keras.Model):
         dtype: one of DTYPES, or that dtype policy; "mixed_bfloat16" and "mixed_float16" compute
             in 16 bits, with weights, batch norm and logits in float32. Keras's global policy and
             keras.json change nothing.
+        name: any text; the model gets its `scope_name`.
 
     Call arguments:
         images: floats (batch, height, width, 3), normalized: `(pixels - MEAN) / STD` with those of
@@ -89,9 +97,7 @@ class Supernet(keras.Model):
         dtype: str | keras.DTypePolicy = "float32",
         name: str | None = None,
     ):
-        if not isinstance(space, SearchSpace):
-            space = _named_space(space)
-        num_classes = _checked_num_classes(num_classes)
+        space, num_classes = as_space(space), as_num_classes(num_classes)
         dtype = getattr(dtype, "name", dtype)
         for field, value, known in (("elastic", elastic, ELASTIC_FORMS), ("dtype", dtype, DTYPES)):
             if value not in known:
@@ -142,14 +148,14 @@ class Supernet(keras.Model):
         self.built = True
 
     def __call__(self, images, arch=None, training=False, **options):
-        images = _as_images(images)
+        images = as_images(images)
         if isinstance(arch, (Arch, dict)):
             arch = self.space.arch(arch)
-            _check_resolution(images, arch)
+            check_resolution(images, arch)
         fixed = isinstance(arch, (Arch, str))
-        sizes = self.space.sizes(self._arch(arch)) if fixed else self._checked_sizes(arch)
+        sizes = self.space.sizes(self._arch(arch)) if fixed else as_sizes(arch, self.space)
         if tf.executing_eagerly():
-            return self._run(images, sizes, training, **options)
+            return self._run(images, tf.cast(sizes, tf.int32), training, **options)
         # A fixed arch in the caller's graph: all sizes are static.
         sizes = sizes.tolist() if fixed else sizes
         return super().__call__(images, arch=sizes, training=training, **options)
@@ -162,23 +168,6 @@ class Supernet(keras.Model):
         if arch not in words:
             raise UsageError(f"arch is an Arch, its dict, or one of {list(words)}, not {arch!r}.")
         return words[arch]()
-
-    def _checked_sizes(self, sizes):
-        if sizes is None:
-            raise UsageError(
-                "A supernet is many networks: give the arch that is to run, an Arch, its dict, "
-                "'largest' or 'smallest'."
-            )
-        try:
-            shape = tf.TensorShape(sizes.shape if hasattr(sizes, "shape") else np.shape(sizes))
-        except (TypeError, ValueError):
-            shape = tf.TensorShape([])
-        if not shape.is_compatible_with(self.space.sizes_shape):
-            raise UsageError(
-                f"arch is an Arch, its dict, 'largest', 'smallest', or what space.sizes(arch) "
-                f"gives, {self.space.sizes_shape}; not a {type(sizes).__name__} of shape {shape}."
-            )
-        return sizes
 
     def _run(self, images, sizes, training, bn_update=None, dropout_seed=None, dropout_scale=1.0):
         """One of the graphs, which know the arch only when they run."""
@@ -318,61 +307,8 @@ def _copied(kind: type[Supernet], arguments: tuple, weights: list[np.ndarray]) -
     return supernet
 
 
-def _named_space(name: Any) -> SearchSpace:
-    if isinstance(name, (str, os.PathLike)):
-        return get_space(name)
-    raise UsageError(
-        f"space is a SearchSpace or the name of one, not {name!r}: Supernet(space, num_classes)."
-    )
-
-
 def _is_built_in(space: SearchSpace) -> bool:
     try:
         return built_in_space(space.name) == space
     except UsageError:
         return False
-
-
-def _checked_num_classes(num_classes: Any) -> int:
-    whole = isinstance(num_classes, (int, np.integer)) and not isinstance(num_classes, bool)
-    if not whole or num_classes < 1:
-        raise UsageError(f"num_classes is a whole number from 1, not {num_classes!r}.")
-    return int(num_classes)
-
-
-def _as_images(images: Any) -> Any:
-    """The images as an array or tensor.
-
-    Raises:
-        UsageError: they are not of the shape or type that a supernet takes.
-    """
-    if keras.backend.is_keras_tensor(images):
-        raise UsageError(
-            "A supernet is no layer of a functional model; one of its subnets is, "
-            "supernet.subnet(arch)."
-        )
-    if not tf.is_tensor(images):
-        images = np.asarray(images)
-    shape = tf.TensorShape(images.shape)
-    if not shape.is_compatible_with([None, None, None, 3]) or (shape.rank and shape[0] == 0):
-        raise UsageError(
-            f"images are a batch of at least one, (batch, height, width, 3), not of the shape "
-            f"{tuple(shape)}."
-        )
-    if not tf.as_dtype(images.dtype).is_floating:
-        raise UsageError(
-            f"images are normalized floats, not {tf.as_dtype(images.dtype).name}: give (images - "
-            f"MEAN) / STD with MEAN and STD of ofa_tf.data. A subnet can take raw pixels: "
-            f"supernet.subnet(arch, normalization=(MEAN, STD))."
-        )
-    return images
-
-
-def _check_resolution(images: Any, arch: Arch) -> None:
-    """Raises UsageError where the images are known to be of another size than the arch's."""
-    side, shape = arch.resolution, tf.TensorShape(images.shape)
-    if not shape.is_compatible_with([None, side, side, 3]):
-        raise UsageError(
-            f"images are {shape[1]} x {shape[2]} pixels, but the arch's resolution is {side}: "
-            f"resize them, or give space.sizes(arch), which runs on images of any size."
-        )

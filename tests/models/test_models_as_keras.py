@@ -176,6 +176,13 @@ def test_images_of_any_float_are_taken(net):
         np.testing.assert_allclose(net(images, TINY.min()), expected, rtol=1e-6)
 
 
+def test_sizes_in_any_form(net):
+    sizes = TINY.sizes(TINY.min())
+    expected = net(IMAGES, TINY.min())
+    for given in (sizes, sizes.astype(np.int64), sizes.tolist(), tf.constant(sizes)):
+        np.testing.assert_array_equal(net(IMAGES, given), expected)
+
+
 def test_what_is_no_arch(net):
     refused("give the arch that is to run, an Arch, its dict, 'largest'", net, IMAGES)
     for wrong in (np.zeros((2, 2), np.int32), 3, object()):

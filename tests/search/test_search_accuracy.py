@@ -59,6 +59,23 @@ def test_a_network_is_never_worse_than_the_linear_part_where_it_is_stopped():
     assert [kernel.shape[1] for kernel, _ in layers] == [17, 17, 17, 1]
 
 
+def test_keras_settings_change_no_fit():
+    import keras
+
+    archs, accuracies = draw(100)
+    codes = TINY.sample_codes(50, np.random.default_rng(5))
+    before = keras.config.dtype_policy()
+    found = []
+    for set_up in (lambda: None, lambda: keras.config.set_dtype_policy("mixed_float16")):
+        try:
+            set_up()
+            predictor = AccuracyPredictor.fit(TINY, archs, accuracies, hidden=(16,), epochs=3)
+        finally:
+            keras.config.set_dtype_policy(before)
+        found.append(predictor(codes))
+    np.testing.assert_array_equal(*found)
+
+
 def test_the_linear_part_has_the_best_penalty_by_leaving_one_out():
     rng = np.random.default_rng(0)
     features = rng.integers(0, 2, (30, 12)).astype(np.float32)
