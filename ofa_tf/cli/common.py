@@ -290,9 +290,14 @@ def define_moved_images() -> None:
 def open_job() -> Job:
     """The job in the workdir, whose images are now where --data_dir says."""
     job = Job(workdir())
+    move_images(job)
+    return job
+
+
+def move_images(job: Job) -> None:
+    """Tells a job where its images are now, if --data_dir says so; imports TensorFlow for it."""
     if FLAGS.data_dir:
         job.move_images(FLAGS.data_dir)
-    return job
 
 
 def define_labels() -> None:

@@ -40,7 +40,7 @@ def define_flags() -> None:
 
 def finetune() -> None:
     """Fine-tunes each subnet that is not fine-tuned yet."""
-    job = common.open_job()
+    job = Job(common.workdir())
     archs = _archs(job)
     _adopt_recipe(job)
     strategy = recipe_flags.start_strategy()
@@ -54,6 +54,7 @@ def _finetune_all(job: Job, archs: dict[str, Arch], strategy: tf.distribute.Stra
 
     recipes = {name: _recipe(job, arch) for name, arch in archs.items()}
     with chief_first(strategy):
+        common.move_images(job)
         data = job.data
     with lost_worker_told(strategy):
         trained = _trained(job, strategy)
