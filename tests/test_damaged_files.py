@@ -46,7 +46,7 @@ from ofa_tf.training import checkpoints, finetuning
 from ofa_tf.training.metrics import MetricsLog
 from ofa_tf.workdir import Workdir
 
-DAMAGES = 15  # of each file
+DAMAGES = 10  # of each file
 DEEP: list = []
 for _ in range(200):
     DEEP = [DEEP]
