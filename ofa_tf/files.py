@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from mobile_bench.processes import is_running, this_host
 from ofa_tf.errors import FailureError
 
 # Of a file or folder that is being written: hidden, with the host and the process that writes it.
@@ -103,6 +102,8 @@ def remove_leftovers(folder: str | os.PathLike) -> None:
 
 
 def _is_left_over(entry: os.DirEntry, host: str, process: int) -> bool:
+    from mobile_bench.processes import is_running  # as in `_host`
+
     if host == _host():
         # Before this process wrote here, a file under its number was another's.
         return process == os.getpid() or not is_running(process)
@@ -114,6 +115,8 @@ def _is_left_over(entry: os.DirEntry, host: str, process: int) -> bool:
 
 def _host() -> str:
     """This host, as a part of a file's name."""
+    from mobile_bench.processes import this_host  # only here: whoever reads a file imports this
+
     return re.sub(r"[^\w-]", "-", this_host())
 
 
