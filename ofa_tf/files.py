@@ -19,6 +19,7 @@ from ofa_tf.errors import FailureError
 # Of a file or folder that is being written: hidden, with the host and the process that writes it.
 _TEMPORARY = re.compile(r"\..+\.(?P<host>[^.]*)\.(?P<process>\d+)\.tmp")
 MAX_NESTING = 50  # of files of others; ours have a handful
+_PLAIN = re.compile(r"[^*?\[\]{},\\\s]+")  # a path that stands for itself only
 _FOREIGN_SECONDS = 24 * 3600  # after which another host's temporary file is nobody's
 _cleared: set[pathlib.Path] = set()  # the folders that this process looked through
 _clearing = threading.Lock()
@@ -64,7 +65,8 @@ def scratch_folder(parent: str | os.PathLike) -> Iterator[pathlib.Path]:
 
     Python's temporary files, those of other libraries too, are in it meanwhile. Not in the
     system's folder for such files, which may be small or missing, and from which nobody would
-    remove what a killed process left.
+    remove what a killed process left. But TensorFlow takes some paths for patterns: within such a
+    `parent`, temporary files stay where they usually are.
 
     Raises:
         FailureError: the disk refuses.
@@ -76,7 +78,9 @@ def scratch_folder(parent: str | os.PathLike) -> Iterator[pathlib.Path]:
         folder.mkdir()
     except OSError as error:
         raise FailureError(f"{folder} could not be made: {error.strerror}.") from error
-    usual, tempfile.tempdir = tempfile.tempdir, os.fspath(folder)
+    usual = tempfile.tempdir
+    if _PLAIN.fullmatch(os.path.abspath(folder)):
+        tempfile.tempdir = os.path.abspath(folder)
     try:
         yield folder
     finally:

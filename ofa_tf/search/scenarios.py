@@ -160,9 +160,9 @@ class _Reader:
         ]
         for limits in combinations:
             varied = {key: value for key, value in limits.items() if len(values[key]) > 1}
-            parts_of_name = [name or "", scenario_name(varied if name else limits)]
-            full_name = "-".join(part for part in parts_of_name if part)
             try:
+                parts_of_name = [name or "", scenario_name(varied if name else limits)]
+                full_name = "-".join(part for part in parts_of_name if part)
                 yield Scenario(check_name(full_name, "the scenario"), limits)
             except UsageError as error:
                 raise self._error(node, str(error).rstrip(".")) from error
