@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import decimal
 import difflib
+import hashlib
 import itertools
 import math
 import os
@@ -29,7 +30,7 @@ import yaml
 
 from ofa_tf.errors import UsageError
 from ofa_tf.interop.yaml_text import read_yaml_text
-from ofa_tf.names import check_name
+from ofa_tf.names import MAX_NAME_BYTES, check_name
 from ofa_tf.search.measures import MEASURES
 
 LATENCY = "latency_ms"
@@ -66,12 +67,17 @@ class Scenarios(NamedTuple):
 def scenario_name(limits: Mapping[str, float]) -> str:
     """A short name that tells the limits: `20ms`, `note10_20ms-macs_300m`.
 
-    Numbers are whole and without an exponent, so other limits have other names.
+    Numbers are whole and without an exponent, so other limits have other names. What is too long
+    for one is cut, and ends with a digest of it all.
 
     Raises:
         UsageError: a limit is so small or large that it is none.
     """
-    return "-".join(_limit_text(name, value) for name, value in limits.items())
+    text = "-".join(_limit_text(name, value) for name, value in limits.items())
+    if len(text) > MAX_NAME_BYTES:
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        text = f"{text[: MAX_NAME_BYTES - 9]}-{digest}"
+    return text
 
 
 def _limit_text(name: str, value: float) -> str:
