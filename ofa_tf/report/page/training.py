@@ -171,6 +171,9 @@ def _image_facts(config: Fields, num_classes: int) -> Facts:
 
 def _held_out(data: Fields) -> str:
     count = data.number_or_none("num_validation")
+    if data.text_or_none("data_dir") and "splits" in data:  # chosen by their names
+        share = "about 10 % of the training images, at most 10,000, or those of val/"
+        return share if count is None else f"{count:g} images"
     share = "10 % of the training images, at most 10,000" if count is None else f"{count:g} images"
     return f"{share}, drawn with seed {data.number('seed'):g}"
 
