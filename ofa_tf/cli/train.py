@@ -191,7 +191,8 @@ def _per_phase(
         return [default] * len(phases)
     if len(values) != len(phases):
         raise UsageError(
-            f"--{flag} needs a number for each of the {len(phases)} phases, not {len(values)}."
+            f"--{flag} needs a number for each of the phases {', '.join(phases)}; it has "
+            f"{len(values)}."
         )
     return values
 
