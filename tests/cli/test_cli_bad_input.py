@@ -150,6 +150,7 @@ SANDWICH = ("--schedule=sandwich", "--phases=sandwich", "--epochs=1", "--base_lr
         (["--ema_decay=1"], "ema_decay is from 0 to below 1, not 1.0."),
         (["--clip_norm=-1"], "clip_norm is 0 or more, not -1.0."),
         (["--mixup_alpha=inf"], "mixup_alpha is 0 or more, not inf."),
+        (["--epochs="], "of the phases largest, kernel; give it, or a --preset, which has it."),
         (["--epochs=1"], "--epochs needs a number for each of the phases largest, kernel; it has"),
         (["--base_lr=1,2,3"], "number for each of the phases largest, kernel; it has 3."),
         (["--warmup_epochs=1,1,1"], "--warmup_epochs needs a number for each of the phases"),
