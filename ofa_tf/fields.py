@@ -1,7 +1,8 @@
 """Fields: the values of a JSON file, checked as they are asked for, with one message each.
 
-All files of ofa_tf that hold JSON are read through here: whoever may have written them, a value
-that cannot be used is told with the file, its place in it, and what to do.
+All JSON files of our own are read through here: whoever may have written them, a value that cannot
+be used is told with the file, its place in it, and what to do. (net.config, which is the authors',
+is read with `ofa_tf.interop.fields`, which refuses unknown keys too.)
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import json
 import os
@@ -196,8 +197,7 @@ def _is_deeper_than(limit: int, value: Any) -> bool:
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in found if keys.count(key) > 1)
+        ((twice, _),) = collections.Counter(key for key, _ in pairs).most_common(1)
         raise ValueError(f"{twice!r:.80} is there twice")
     return found
 

@@ -76,8 +76,8 @@ def check_same(path: pathlib.Path, **identity: Any) -> None:
     if different or row.get("fingerprint") != identity.get("fingerprint"):
         raise UsageError(
             f"{path} holds evaluations that were made otherwise: "
-            f"{'; '.join(different) or 'by another version'}. Leave flags as they were out to use "
-            f"these, or remove the file to evaluate anew."
+            f"{'; '.join(different) or 'by another version'}. Go back to what it was to use them "
+            f"(a flag that is left out does), or remove the file to evaluate anew."
         )
 
 

@@ -190,8 +190,9 @@ def _per_phase(
     if not values and default is not None:
         return [default] * len(phases)
     if len(values) != len(phases):
+        told = f"it has {len(values)}" if values else "give it, or a --preset, which has it"
         raise UsageError(
-            f"--{flag} needs a number for each of the {len(phases)} phases, not {len(values)}."
+            f"--{flag} needs a number for each of the phases {', '.join(phases)}; {told}."
         )
     return values
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable
@@ -19,7 +20,8 @@ class Count(NamedTuple):
     digest: str
 
 
-class Census(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Census:
     """The images of a data set.
 
     Attributes:
@@ -58,7 +60,10 @@ class Census(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {split: {name: list(count) for name, count in row.items()} for split, row in self}
+        return {
+            split: {name: list(count) for name, count in row.items()}
+            for split, row in self.splits.items()
+        }
 
     @property
     def fingerprint(self) -> str:
@@ -76,9 +81,6 @@ class Census(NamedTuple):
                 of = "" if names == [_WHOLE] else f" of {some(names)}"
                 told.append(f"{split} images{of} ({added:+d})" if added else f"{split} images{of}")
         return "; ".join(told)
-
-    def __iter__(self):
-        return iter(self.splits.items())
 
 
 def _number(counts: dict[str, Count], name: str) -> int:

@@ -251,7 +251,16 @@ class _LeftOut:
 def _no_images(folder: Path, left_out: _LeftOut) -> UsageError:
     endings = ", ".join(ending[1:] for ending in _ENDINGS)
     expected = f"expected folders named as the classes, with images in them ({endings})"
-    for inner in _folders(folder):
+    folders = _folders(folder)
+    if not folders and any(
+        _why_left_out(entry, _status(entry), _ENDINGS, sniff=True) is None
+        for entry in _entries(folder)
+    ):
+        return UsageError(
+            f"{folder} has images, but no class folders: {expected}. If all are of one class, give "
+            f"the folder above, {folder.parent}; else sort them into a folder for each class."
+        )
+    for inner in folders:
         if _folders(inner):
             return UsageError(
                 f"{folder} has no images: {expected}. Perhaps {one_line(inner.path)} is meant."

@@ -9,7 +9,9 @@ import threading
 from collections.abc import Iterator, Sequence
 
 _log = logging.getLogger(__name__)
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Windows has no SIGHUP.
+_TO_END = tuple(getattr(signal, n) for n in ("SIGTERM", "SIGHUP") if hasattr(signal, n))
+SIGNALS = (signal.SIGINT, *_TO_END)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -34,7 +36,7 @@ def interrupted_by_signals() -> Iterator[None]:
 
     before = {}
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGHUP):
+        for number in _TO_END:
             if signal.getsignal(number) is signal.SIG_DFL:
                 before[number] = signal.signal(number, interrupt)
     try:

@@ -96,7 +96,7 @@ def test_other_evaluations_are_told_as_flags_with_both_values(job, command):
     write_latency_table(job)
     rows = job / "accuracy_rows.jsonl"
     for flags, expected in [
-        (["--arch_images=9"], "--arch_images was 8, is 9. Leave flags as they were out to"),
+        (["--arch_images=9"], "--arch_images was 8, is 9. Go back to what it was to use"),
         (
             ["--arch_images=9", "--predictor_seed=1"],
             "--arch_images was 8, is 9; --predictor_seed was 0, is 1. ",

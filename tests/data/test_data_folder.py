@@ -178,6 +178,12 @@ def test_no_images(tmp_path):
         load(tmp_path)
 
 
+def test_the_folder_of_a_class_is_told_from_that_of_all(image_folder):
+    told = f"cat has images, but no class folders: .* the folder above, {image_folder}/train;"
+    with pytest.raises(UsageError, match=told):
+        load(image_folder / "train" / "cat")
+
+
 def test_one_class(tmp_path):
     write_classes(tmp_path, {"cat": 5})
     with pytest.raises(UsageError, match=r"one class only \(cat\)"):
