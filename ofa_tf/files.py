@@ -95,7 +95,7 @@ def remove_leftovers(folder: str | os.PathLike) -> None:
     A temporary file is left over when its process is gone or, where that ran on another host, when
     it was not written to for a day. What cannot be removed stays.
     """
-    folder = pathlib.Path(os.path.abspath(folder))
+    folder = pathlib.Path(os.path.realpath(folder))
     with _clearing, contextlib.suppress(OSError):
         if folder in _cleared:
             return
