@@ -385,7 +385,11 @@ class Measurement:
                 f" {VERSION}; measure again into another file"
             )
         rest = {key: value for key, value in values.items() if key != "version"}
-        return _decode(rest, cls, "")
+        row = _decode(rest, cls, "")
+        for name, value in dataclasses.asdict(row.timings).items():
+            if value is not None and value < 0:
+                raise ValueError(f"timings.{name}: expected 0 or more, got {value:g}")
+        return row
 
 
 def _encode(value: Any) -> Any:

@@ -81,6 +81,7 @@ def test_a_record_survives_its_json_line(model, inputs, affinity, reasons, outsi
         (["after", "core_limit_khz"], [10**400], r"core_limit_khz\[0\]: expected int, got 1000"),
         (["timings", "mean_us"], ..., "timings: missing mean_us"),
         (["verdict", "notes"], "x", "verdict.notes: expected"),
+        (["timings", "median_us"], -5.0, "timings.median_us: expected 0 or more, got -5"),
         (["timings", "count"], 1.5, "timings.count: expected int, got 1.5"),
         (["timings", "count"], True, "timings.count: expected int, got True"),
         (["timings", "mean_us"], "1", "timings.mean_us: expected float, got '1'"),
