@@ -385,7 +385,11 @@ class Measurement:
                 f" {VERSION}; measure again into another file"
             )
         rest = {key: value for key, value in values.items() if key != "version"}
-        return _decode(rest, cls, "")
+        row = _decode(rest, cls, "")
+        for name, value in dataclasses.asdict(row.timings).items():
+            if value is not None and value < 0:
+                raise ValueError(f"timings.{name}: expected 0 or more, got {value:g}")
+        return row
 
 
 def _encode(value: Any) -> Any:
@@ -408,7 +412,9 @@ def _decode(value: Any, expected: Any, where: str) -> Any:
         return {key: _decode(v, arguments[1], f"{where}.{key}") for key, v in value.items()}
     if expected is float and type(value) in (int, float) and math.isfinite(value):
         return float(value)
-    if expected in (int, str, bool) and type(value) is expected:
+    if expected is int and type(value) is int and abs(value) < 2**63:
+        return value
+    if expected in (str, bool) and type(value) is expected:
         return value
     name = getattr(expected, "__name__", str(expected)) if origin is None else str(expected)
     raise ValueError(f"{where}: expected {name}, got {value!r:.80}")

@@ -168,10 +168,12 @@ class RowWriter:
         tail = text[text.rfind(b"\n") + 1 :]
         if not tail:
             return
+        # Of what a power cut kept from the disk there may be zeros.
+        begin = (tail.rstrip(b"\0") if b"\n" in text else tail)[: len(_START)]
         try:
             _parse(tail)
         except ValueError as error:
-            if tail[: len(_START)] != _START[: len(tail)]:  # somebody's file, not a row of ours
+            if begin != _START[: len(begin)]:  # somebody's file, not a row of ours
                 raise FailureError(
                     f"{self._path}: holds something else than rows; give another file"
                 ) from error

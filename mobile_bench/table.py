@@ -16,7 +16,8 @@ from mobile_bench.summary import Summary
 _FOLDED = "; "  # between the reasons of a verdict, and between notes
 # What Markdown could take for HTML, a link, an image, an entity or emphasis.
 _MARKUP = re.compile(r"[<\[\]!`*~$\\@&#{}]|\w:/|www\.|mailto:|xmpp:|\b_|_\b", re.IGNORECASE)
-_FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")  # the wide ones, too
+# The wide signs, too; and behind a ; since that ends a cell where the comma is for decimals.
+_FORMULA = re.compile(r"(?:^|(?<=;))(?=\s*[=+\-@\uff1d\uff0b\uff0d\uff20])")
 
 
 def format_table(summaries: Sequence[Summary]) -> str:
@@ -90,8 +91,7 @@ def _csv(records: Iterable[dict[str, object]]) -> str:
 def _csv_cell(value: object) -> object:
     if not isinstance(value, str):
         return value
-    text = printable(value)
-    return f"'{text}" if _FORMULA.match(text) else text
+    return _FORMULA.sub("'", printable(value))
 
 
 def _flat(summary: Summary) -> dict[str, object]:

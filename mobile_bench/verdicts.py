@@ -78,10 +78,18 @@ def judge_rounds(settings: Settings, rows: Sequence[Measurement]) -> Verdict:
         settings: Those of the rows.
         rows: The rounds of one model on one device, at least one.
     """
-    reasons = [*_counted(rows, lambda row: row.verdict.reasons), *_unsteady(settings, rows)]
+    reasons = [*_counted(rows, _reasons), *_unsteady(settings, rows)]
     if not any(_kind(reason) == "throttled" for reason in reasons):
         reasons += _moved_between(rows)
     return Verdict.of(reasons, _counted(rows, lambda row: row.verdict.notes))
+
+
+def _reasons(row: Measurement) -> list[str]:
+    """Returns the reasons of a row; also a fallback that earlier versions took for valid."""
+    told = row.verdict.reasons
+    if any(_kind(reason) == "fallback" for reason in told):
+        return [*told]
+    return [*told, *_fallback(row.settings, row.delegation, ())]
 
 
 def _complaints(problems: Sequence[str], told: Collection[str]) -> list[str]:

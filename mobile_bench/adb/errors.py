@@ -25,6 +25,7 @@ _GONE_ADVICE = (
     "check its cable or Wi-Fi and that USB debugging is on; `mobile-bench devices` shows what is"
     " there"
 )
+_IN_ITS_PLACE = "something else is in its place: `mobile-bench clean` removes it"
 
 
 class DeviceError(FailureError):
@@ -58,8 +59,10 @@ def refusal(label: str, answer: str) -> DeviceError:
          " removes what was put there"),
         ("Permission denied", "refused", "root's own files are in the way, as `adb root` makes"
          f" them: `adb root`, then `adb shell rm -rf {FOLDER}`"),
-        ("File exists", "refused", "something else is in its place: `mobile-bench clean` removes"
-         " it"),
+        ("File exists", "refused", _IN_ITS_PLACE),
+        ("Not a directory", "refused", _IN_ITS_PLACE),
+        ("Is a directory", "refused", _IN_ITS_PLACE),
+        ("Read-only file system", "refused", "its storage takes no files: restart the phone"),
         ("unauthorized", "unauthorized", ADVICE["unauthorized"]),
         ("authorizing", "unauthorized", ADVICE["authorizing"]),
         ("offline", "offline", ADVICE["offline"]),

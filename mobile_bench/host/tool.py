@@ -38,10 +38,13 @@ from mobile_bench.tool import command as tool
 from mobile_bench.topology import cores_to_mask
 
 _HELP_SECS = 60.0
+_MOST_BYTES = 16 * 2**20  # of a file that the program writes, and of what it prints
 
 # Ends the script, and all that it started, when this process has ended, by whatever signal: then
-# the pipe ends that is its input.
-_GUARD = """\
+# the pipe ends that is its input. A program that prints without end is ended before the disk is
+# full; ulimit counts in blocks of 512 bytes, bash in some of its modes in 1024.
+_GUARD = f"""\
+ulimit -f {_MOST_BYTES // 512}
 exec 9<&0 </dev/null
 (read -r line <&9; kill -9 0) >/dev/null 2>&1 &
 exec 9<&-
@@ -160,6 +163,8 @@ class HostToolTarget:
                 self._process.stdin.close()
             if self._closed:
                 raise TargetError("the measuring was ended")
+            if max(os.fstat(file.fileno()).st_size for file in (out, err)) >= _MOST_BYTES:
+                raise RunError("the tool printed without end, so it was ended")
             return _read(token, out, err)
 
     def _kill(self) -> None:

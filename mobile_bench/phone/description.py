@@ -165,15 +165,15 @@ def _parse_battery(text: str, thermal: str) -> _Battery:
         return _Battery(celsius=_thermal_celsius(thermal), notes=(stopped,))
     level = _number(r"(?m)^\s*level:\s*(\d{1,5})\s", text)
     scale = _number(r"(?m)^\s*scale:\s*(\d{1,5})\s", text) or 100
-    temperature = _number(r"(?m)^\s*temperature:\s*(-?\d{1,15})\s", text)
-    celsius, notes = _of_tenths(temperature), ()
+    told = re.search(r"(?m)^\s*temperature:\s*(\S{1,40})", text)
+    celsius, notes = _of_tenths(told[1]) if told else None, ()
     if celsius is None:
         celsius = _thermal_celsius(thermal)
-        if temperature is not None:
+        if told:
             used = "it is not used" if celsius is None else "thermalservice's is used"
             notes = (
-                f"battery: its temperature {temperature} makes no sense in tenths of a degree: "
-                f"{used}",
+                f"battery: its temperature {one_line(told[1])} makes no sense in tenths of a "
+                f"degree: {used}",
             )
     return _Battery(
         percent=None if level is None or level > scale else round(100 * level / scale),
@@ -192,13 +192,15 @@ def _is_charging(text: str) -> bool | None:
     return "true" in powered if powered else None
 
 
-def _of_tenths(tenths: int | None) -> float | None:
+def _of_tenths(text: str) -> float | None:
     """Returns the temperature of tenths of a degree; None where they are none.
 
-    Some phones tell hundredths (3570), whole degrees (31), or 0 for nothing. From 0 to 10 degrees
-    these cannot be told from tenths, so no battery is believed to be as cold.
+    Some phones tell hundredths (3570), whole degrees (31, 30.9), or 0 for nothing. From 0 to 10
+    degrees these cannot be told from tenths, so no battery is believed to be as cold.
     """
-    return None if tenths is None or 0 <= tenths < 100 else _sound_celsius(tenths / 10)
+    if not re.fullmatch(r"-?\d{1,15}", text, re.ASCII) or 0 <= int(text) < 100:
+        return None
+    return _sound_celsius(int(text) / 10)
 
 
 def _thermal_celsius(text: str) -> float | None:
@@ -210,7 +212,8 @@ def _thermal_celsius(text: str) -> float | None:
         current,
         re.ASCII | re.IGNORECASE,
     )
-    return None if found is None else _sound_celsius(float(found[1]))
+    celsius = 0.0 if found is None else float(found[1])
+    return _sound_celsius(celsius) if celsius else None  # 0.0 is a sensor that is not there
 
 
 def _sound_celsius(value: float) -> float | None:

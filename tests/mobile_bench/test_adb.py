@@ -367,7 +367,9 @@ class TestFiles:
         ("mkdir: 'x': Permission denied", "refused", "`adb root`, then `adb shell rm -rf /data"),
         ("mkdir: 'x': File exists", "refused", "`mobile-bench clean` removes it"),
         ("mkdir: 'x': Disk quota exceeded", "storage", "`mobile-bench clean` removes"),
-        ("couldn't create file: Read-only file system", "refused", "Read-only file system"),
+        ("couldn't create file: Read-only file system", "refused", "restart the phone"),
+        ("mkdir: 'x': Not a directory", "refused", "`mobile-bench clean` removes it"),
+        ("cannot create x/holder: Is a directory", "refused", "removes it"),
         ("\x1b[2J" + "x" * 10_000, "refused", "xxx..."),
     ],
 )

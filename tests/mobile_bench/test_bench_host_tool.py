@@ -35,6 +35,7 @@ case "$word" in
 --help) cat "$0.help" >&2; exit 1 ;;
 --graph=*crash*) echo 'INFO: STARTING!'; kill -SEGV $$ ;;
 --graph=*hang*) sleep 1000 ;;
+--graph=*flood*) exec yes ;;
 --graph=*rubbish*) head -c 10000 /dev/urandom; exit 0 ;;
 --op_profiling_output_file=*) cat "$0.csv" >"${word#*=}" ;;
 esac
@@ -138,9 +139,12 @@ def test_its_cores_are_read_back(program, named):
     assert row.command.startswith(f"taskset {1 << core:x} ")
 
 
+PLANNED = ("first", "crash", "hang", "rubbish", "flood", "last")
+
+
 def test_a_bad_run_costs_one_model(program, named):
     before = children(os.getpid())
-    paths = {name: named(name) for name in ("first", "crash", "hang", "rubbish", "last")}
+    paths = {name: named(name) for name in PLANNED}
     with pytest.raises(MeasureError) as caught:
         mobile_bench.measure(
             paths.values(),
@@ -156,7 +160,9 @@ def test_a_bad_run_costs_one_model(program, named):
     failures = {name: caught.value.failures[paths[name]] for name in ("crash", "hang", "rubbish")}
     assert "SIGSEGV" in failures["crash"]
     assert failures["hang"] == f"{paths['hang']}: no end within 1 s; it hangs"
-    assert len(caught.value.failures) == 3
+    flood = caught.value.failures[paths["flood"]]
+    assert flood == f"{paths['flood']}: the tool printed without end, so it was ended"
+    assert len(caught.value.failures) == 4
     assert children(os.getpid()) == before
 
 

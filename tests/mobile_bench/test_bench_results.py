@@ -54,7 +54,7 @@ core_numbers = st.none() | st.lists(st.integers(0, 99)).map(tuple)
     inputs=st.lists(st.text()).map(tuple),
     affinity=st.builds(Affinity, core_numbers, core_numbers),
     reasons=st.lists(st.text(), min_size=1).map(tuple),
-    outside=st.none() | st.dictionaries(st.text(), st.integers(0)),
+    outside=st.none() | st.dictionaries(st.text(), st.integers(0, 2**63 - 1)),
     mean=st.floats(0, allow_infinity=False),
 )
 def test_a_record_survives_its_json_line(model, inputs, affinity, reasons, outside, mean):
@@ -78,8 +78,10 @@ def test_a_record_survives_its_json_line(model, inputs, affinity, reasons, outsi
         (["version"], ..., f"row of version 1 of .*, this is version {VERSION}; measure again"),
         (["version"], "new", "row of version 'new'"),
         (["round"], "0", "round: expected int, got '0'"),
+        (["after", "core_limit_khz"], [10**400], r"core_limit_khz\[0\]: expected int, got 1000"),
         (["timings", "mean_us"], ..., "timings: missing mean_us"),
         (["verdict", "notes"], "x", "verdict.notes: expected"),
+        (["timings", "median_us"], -5.0, "timings.median_us: expected 0 or more, got -5"),
         (["timings", "count"], 1.5, "timings.count: expected int, got 1.5"),
         (["timings", "count"], True, "timings.count: expected int, got True"),
         (["timings", "mean_us"], "1", "timings.mean_us: expected float, got '1'"),
@@ -155,6 +157,16 @@ def test_an_unfinished_last_line_is_left_out_and_told(tmp_path_factory, cut):
     with RowWriter(path) as writer:
         writer.write(ROW)
     assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("begin", [b"", b'{"ver', b'{"version": 2, "session": "x'])
+def test_the_zeros_of_a_power_cut_are_cut_off(tmp_path, begin):
+    path = tmp_path / "rows.jsonl"
+    good = json.dumps(ROW.to_dict()).encode() + b"\n"
+    path.write_bytes(good + begin + bytes(5000))
+    with RowWriter(path) as writer:
+        assert writer.notice == f"{path}, line 2: the unfinished last row is left out"
+    assert path.read_bytes() == good
 
 
 def test_a_last_line_that_lacks_only_its_end_counts(tmp_path):

@@ -134,6 +134,8 @@ def battery(thermal: str = "", **fields: object) -> DeviceState:
         (-301, None),
         (-2730, None),
         (2147483647, None),
+        ("30.9", None),  # whole degrees again
+        ("N/A", None),
     ],
 )
 def test_temperatures_that_cannot_be_are_none_and_told(temperature, celsius):
@@ -155,6 +157,7 @@ def test_temperatures_that_cannot_be_are_none_and_told(temperature, celsius):
         ("24.4, mType=3, mName=TYPE_BATTERY", 24.4),
         ("-99.9, mType=2, mName=battery", None),
         ("NaN, mType=2, mName=battery", None),
+        ("0.0, mType=2, mName=BAT", None),
         ("40.1, mType=3, mName=SKIN", None),
         ("4012.0, mType=6, mName=vbat", None),
     ],

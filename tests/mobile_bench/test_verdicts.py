@@ -384,3 +384,13 @@ def test_a_limit_that_moves_from_round_to_round_is_throttling(limits, expected):
     told = Verdict.of(["throttled: x"])  # in a run already
     rows[0] = dataclasses.replace(rows[0], verdict=told)
     assert judge_rounds(Settings(), rows).reasons == ("throttled: x (1 of 3 rounds)",)
+
+
+def test_rows_of_before_the_rule_that_take_a_part_for_the_whole_are_no_longer_valid():
+    row = make_measurement(settings=Settings(delegate="gpu"), delegation=Delegation("gpu"))
+    assert row.verdict.valid  # as earlier versions had it
+    assert judge_rounds(row.settings, [row, dataclasses.replace(row, round=1)]).reasons == (
+        "fallback: the tool does not tell whether gpu took all of the model (2 of 2 rounds)",
+    )
+    told = dataclasses.replace(row, verdict=Verdict(False, ("fallback: in the tool's words",)))
+    assert judge_rounds(row.settings, [told]).reasons == ("fallback: in the tool's words",)
