@@ -1,6 +1,7 @@
 """Which images are held out of the training images: for validation, and for a test.
 
-A file's place follows from its name, so that adding or removing files moves no other.
+A file's place follows from its name, so that adding or removing files moves no other; except in
+classes so small that none would be held out, and where a number of images was asked for.
 """
 
 import hashlib
