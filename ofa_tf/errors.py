@@ -3,6 +3,10 @@
 Also `first_line`, which such a message takes of another library's error.
 """
 
+import re
+
+_NODES_OF_TENSORFLOW = re.compile(r"\{\{.*?\}\}|\[Op:\w+\].*")
+
 
 class UsageError(ValueError):
     """The user asked for something that cannot be: a flag, an arch, a folder. Exit code 2.
@@ -16,6 +20,9 @@ class FailureError(RuntimeError):
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what an error of another library says, for a message of ours."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    """The first line of what an error of another library says, for a message of ours.
+
+    Without the names of nodes and operations, in which TensorFlow wraps its words.
+    """
+    lines = _NODES_OF_TENSORFLOW.sub("", str(error)).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__

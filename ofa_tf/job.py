@@ -146,12 +146,11 @@ class Job:
 
         if not self.workdir.images.exists() or "splits" not in self.data_config:
             return None
+        remedy = "Remove it to go on without."
         try:
-            return Census.from_dict(read_json(self.workdir.images))
+            return Census.from_dict(read_json(self.workdir.images, remedy))
         except ValueError as error:
-            raise FailureError(
-                f"{self.workdir.images} is damaged: {error}. Remove it to go on without."
-            ) from error
+            raise FailureError(f"{self.workdir.images} is damaged: {error}. {remedy}") from error
 
     @property
     def images_fingerprint(self) -> str:

@@ -102,14 +102,15 @@ def read_labels(path: str | os.PathLike) -> tuple[str, ...]:
     lines: dict[str, int] = {}
     for number, name in enumerate(names, start=1):
         problem = problem_of_class_name(name)
-        if problem is None and name in lines:
-            problem = f"is {name!r}, as line {lines[name]} is"
+        composed = unicodedata.normalize("NFC", name)
+        if problem is None and composed in lines:
+            problem = f"is {name!r}, as line {lines[composed]} is"
         if problem is not None:
             raise UsageError(
                 f"{path}, line {number}: the name {problem}. Expected the name of a class in each "
                 "line, no two alike."
             )
-        lines[name] = number
+        lines[composed] = number
     return tuple(names)
 
 

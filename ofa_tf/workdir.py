@@ -36,6 +36,8 @@ _SPACE_HASH = "space_file"  # in config.json: of the copy of the user's file, if
 # What ofa-train and ofa-import record of a job.
 _SETTINGS = {"space", "data", "class_names", "eval_crop", "calibration_images", "recipe"}
 
+_TEXTS_OF_IMAGES = ("dataset", "data_dir", "train_split", "test_split", "tfds_dir")
+_OF_IMAGES = {*_TEXTS_OF_IMAGES, "num_validation", "flip", "seed", "splits"}
 _OF_PLACES_AND_SPLITS = ("data_dir", "tfds_dir", "splits")
 
 
@@ -279,8 +281,13 @@ def _check_config(config: Fields) -> None:
     config.text_or_none(_SPACE_HASH)
     if "data" in config:
         data = config.fields("data")
-        for name in ("dataset", "data_dir", "train_split", "test_split", "tfds_dir"):
+        unknown = sorted({name for name, _ in data.items()} - _OF_IMAGES)
+        if unknown:
+            raise data.error(f"data.{unknown[0]:.50} is no setting that this version knows")
+        for name in _TEXTS_OF_IMAGES:
             data.text_or_none(name)
+        if not data.missing(["splits"]):
+            data.whole("splits", 1)
         if "num_validation" in data:
             data.whole("num_validation")
         if "flip" in data:

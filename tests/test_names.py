@@ -96,6 +96,7 @@ def test_a_labels_file_is_read(tmp_path, content, expected):
     [
         (b"cat\n\ndog\n", "labels.txt, line 2: the name is blank"),
         (b"cat\ndog\ncat\n", "labels.txt, line 3: the name is 'cat', as line 1 is"),
+        ("é\ne\u0301\n".encode(), "labels.txt, line 2: the name is 'e\u0301', as line 1 is"),
         ("a\u2028b\n".encode(), "line 1: the name has the character '\\u2028'"),
         (b"cat\na\x0bb\n", "line 2: the name has the character '\\x0b'"),
         (b"a\x0cb\n", "'\\x0c'"),

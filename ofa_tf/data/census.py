@@ -55,7 +55,7 @@ class Census:
                     for split, row in value.items()
                 }
             )
-        except (AttributeError, TypeError) as error:
+        except (AttributeError, TypeError, ValueError, OverflowError) as error:
             raise ValueError("expected numbers and digests by split and class") from error
 
     def to_dict(self) -> dict[str, Any]:

@@ -137,5 +137,5 @@ def _recall(file: Path, prefix: str) -> Checked | None:
         )
         size = content["size"]
         return Checked(bad, turned, size and (int(size[0]), int(size[1])))
-    except (FailureError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+    except (FailureError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
         return None

@@ -12,6 +12,7 @@ MAX_PIXELS = 180_000_000
 _START_BYTES = 32  # enough to tell the formats apart
 _EXIF_BYTES = 2**16  # of an EXIF block that are looked at; JPEG has no larger ones
 _ORIENTATION_TAG = 0x0112
+_WHOLE_NUMBERS = {3: "H", 4: "I"}  # the types of a tag's value; some programs write the longer one
 _JPEG_SIZES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # the markers that begin a frame
 _JPEG_ALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a segment
 _JPEG_END = {0xD9, 0xDA}
@@ -182,9 +183,10 @@ def _orientation(exif: bytes) -> int:
         (offset,) = struct.unpack_from(f"{order}I", exif, 4)
         (count,) = struct.unpack_from(f"{order}H", exif, offset)
         for entry in range(offset + 2, offset + 2 + 12 * count, 12):
-            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", exif, entry)
-            if tag == _ORIENTATION_TAG:
-                return value if kind == 3 and 1 <= value <= 8 else 1
+            tag, kind = struct.unpack_from(f"{order}HH", exif, entry)
+            if tag == _ORIENTATION_TAG and kind in _WHOLE_NUMBERS:
+                (value,) = struct.unpack_from(order + _WHOLE_NUMBERS[kind], exif, entry + 8)
+                return value if 1 <= value <= 8 else 1
     except struct.error:
         pass
     return 1

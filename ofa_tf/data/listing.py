@@ -84,6 +84,8 @@ def some(names: Iterable[str]) -> str:
 
 
 def _check_root(data_dir: str) -> Path:
+    if not data_dir:  # a shell's variable that is not set, which is not to mean this folder
+        raise UsageError("data_dir is empty: give the folder of images.")
     root = Path(os.path.abspath(os.path.expanduser(data_dir)))
     shown = one_line(data_dir)
     if os.path.isfile(root) and root.suffix.lower() in _ARCHIVES:
@@ -261,7 +263,7 @@ def _no_images(folder: Path, left_out: _LeftOut) -> UsageError:
             f"the folder above, {folder.parent}; else sort them into a folder for each class."
         )
     for inner in folders:
-        if _folders(inner):
+        if len(_folders(inner)) > 1:  # one alone is more likely a folder in a class folder
             return UsageError(
                 f"{folder} has no images: {expected}. Perhaps {one_line(inner.path)} is meant."
             )

@@ -6,7 +6,6 @@ reading what came before.
 
 import contextlib
 import os
-import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -17,7 +16,7 @@ import tensorflow as tf
 from mobile_bench.errors import one_line
 from ofa_tf.data.census import Census
 from ofa_tf.data.decoding import Picture
-from ofa_tf.errors import FailureError
+from ofa_tf.errors import FailureError, first_line
 
 
 class DecodedImages:
@@ -133,9 +132,8 @@ def reading_told() -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError as error:
-        text = re.sub(r"\{\{.*?\}\}", "", error.message).strip()
         raise FailureError(
-            f"An image cannot be read any more: {one_line(text.splitlines()[0])}. Run the same "
+            f"An image cannot be read any more: {one_line(first_line(error))}. Run the same "
             "command again, which checks all of them."
         ) from error
 

@@ -1,7 +1,7 @@
 """Which images are held out of the training images: for validation, and for a test.
 
 A file's place follows from its name, so that adding or removing files moves no other; but in a
-class so small that no name is among the tenth, the least one is held out.
+class so small that no name is among the tenth (under about 50 images), the least one is held out.
 """
 
 import hashlib

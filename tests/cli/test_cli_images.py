@@ -10,7 +10,7 @@ import pytest
 from cli_helpers import TRAIN, assert_one_message, run, write_images
 
 import ofa_tf
-from ofa_tf.errors import UsageError
+from ofa_tf.errors import FailureError, UsageError
 from ofa_tf.files import write_json
 from ofa_tf.job import Job, keep_images, open_images
 from ofa_tf.workdir import Workdir
@@ -215,9 +215,25 @@ def test_an_old_job_whose_images_moved(old, own, tmp_path, monkeypatch):
     assert ofa_tf.load_job(old).data.num_validation == 16
 
 
-def test_an_unreadable_record_of_images(job, own):
-    (job / "images.json").write_text("[]")
-    ended = run("eval", f"--workdir={job}")
-    assert_one_message(ended, 1, "images.json", "Remove it to go on without.")
+@pytest.mark.parametrize("content", ["", "[]", '{"train": {"red": [1e400, "a"]}}'])
+def test_an_unreadable_record_of_images(job, own, content):
+    (job / "images.json").write_text(content)
+    with pytest.raises(FailureError, match=r"images\.json .* Remove it to go on without\."):
+        _ = ofa_tf.load_job(job).data
     os.unlink(job / "images.json")
     assert ofa_tf.load_job(job).data.num_test == 30
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"zoom": 2}, r"data\.zoom is no setting that this version knows"),
+        ({"cache_dir": "elsewhere"}, r"data\.cache_dir is no setting that this version knows"),
+        ({"splits": "2"}, r"data\.splits is no number but '2'"),
+        ({"splits": None}, r"data\.splits is missing"),
+    ],
+)
+def test_settings_of_images_that_no_version_had(job, settings, told):
+    change(job, **settings)
+    with pytest.raises(FailureError, match=rf"config\.json is damaged: {told}"):
+        ofa_tf.load_job(job)

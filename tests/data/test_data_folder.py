@@ -244,7 +244,17 @@ def test_a_changed_file_is_checked_again(large_folder, tmp_path, num_checks):
     assert num_checks() == 2
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"size": 3, "bad": []}', '{"bad": []}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        '{"size": 3, "bad": []}',
+        '{"bad": []}',
+        '{"size": [1e400, 1], "bad": {}, "turned": {}}',
+    ],
+)
 def test_a_damaged_memory_is_no_error(large_folder, tmp_path, num_checks, content):
     load(large_folder, cache_dir=str(tmp_path))
     (remembered,) = tmp_path.glob("*.json")

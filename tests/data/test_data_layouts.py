@@ -87,12 +87,22 @@ def test_what_is_no_folder_of_images(image_folder, tmp_path):
     archive.write_bytes(b"PK")
     with pytest.raises(UsageError, match=r"pets\.ZIP is an archive: unpack it, and give the fold"):
         load(archive)
+    with pytest.raises(UsageError, match="data_dir is empty"):
+        load("")
     with pytest.raises(UsageError, match=r"0000\.jpg is no folder"):
         load(image_folder / "train/cat/0000.jpg")
     with pytest.raises(UsageError, match=r"Perhaps .*/pets is meant"):
         load(tmp_path)
     with pytest.raises(UsageError, match=r"nowhere does not exist in /"):
         load("nowhere")
+
+
+def test_images_that_are_a_folder_too_deep(tmp_path):
+    for name in ("cat", "dog"):
+        write_classes(tmp_path / name, {"images": 2})
+    with pytest.raises(UsageError, match="folders within class folders: 2") as error:
+        load(tmp_path)
+    assert "Perhaps" not in str(error.value)  # no class is the whole set
 
 
 # -- what is read -----------------------------------------------------------------------------

@@ -141,6 +141,19 @@ def test_a_panorama_takes_no_more_than_its_middle(tmp_path):
     assert kilobytes < 400_000  # as a whole it took 2 GB
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_an_orientation_of_four_bytes(order):
+    """As some programs write it, against EXIF, and PIL and Android read it."""
+    mark = b"II" if order == "<" else b"MM"
+    entry = struct.pack(f"{order}HHII", 0x0112, 4, 1, 6)
+    exif = b"Exif\0\0" + mark + struct.pack(f"{order}HIH", 42, 8, 1) + entry + bytes(4)
+    plain, _ = saved(None)
+    segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
+    encoded = plain[:2] + segment + plain[2:]
+    assert Image.open(io.BytesIO(encoded)).getexif()[0x0112] == 6
+    assert read_header(io.BytesIO(encoded)) == (56, 40, 6)
+
+
 def png_header(width, height):
     header = struct.pack(">I4sIIBBBBBI", 13, b"IHDR", width, height, *[8] * 5, 0)
     return b"\x89PNG\r\n\x1a\n" + header + struct.pack(">I4s", 1, b"IDAT")
