@@ -64,13 +64,15 @@ def scratch_folder(parent: str | os.PathLike) -> Iterator[pathlib.Path]:
 
     Python's temporary files, those of other libraries too, are in it meanwhile. Not in the
     system's folder for such files, which may be small or missing, and from which nobody would
-    remove what a killed process left.
+    remove what a killed process left; but where TensorFlow would take the parent for a pattern.
 
     Raises:
         FailureError: the disk refuses.
     """
     folder = temporary_path(pathlib.Path(parent) / "scratch")
     try:
+        if is_pattern(folder):
+            folder = temporary_path(pathlib.Path(tempfile.gettempdir()) / "scratch")
         folder.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder.parent)
         folder.mkdir()
@@ -82,6 +84,23 @@ def scratch_folder(parent: str | os.PathLike) -> Iterator[pathlib.Path]:
     finally:
         tempfile.tempdir = usual
         _remove(folder)
+
+
+def is_pattern(path: str | os.PathLike) -> bool:
+    """Whether TensorFlow, where it reads weights, looks for what matches a path in place of it."""
+    return re.search(r"[*?\[\\]", os.path.abspath(path)) is not None
+
+
+@contextlib.contextmanager
+def no_pattern(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Yields a path of the same file or folder that is no pattern: its own, or that of a link."""
+    if not is_pattern(path):
+        yield pathlib.Path(path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = pathlib.Path(folder, "link")
+        link.symlink_to(os.path.abspath(path))
+        yield link
 
 
 def remove_leftovers(folder: str | os.PathLike) -> None:

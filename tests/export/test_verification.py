@@ -31,6 +31,7 @@ from ofa_tf.export.arena import arena_bytes
 from ofa_tf.export.evaluation import Scores, random_batches
 from ofa_tf.export.runtime import TFLiteClassifier
 from ofa_tf.export.verification import compare, most_accurate
+from ofa_tf.files import scratch_folder
 from ofa_tf.models import build_subnet
 from ofa_tf.report import file_table
 
@@ -434,3 +435,16 @@ def test_table_of_files(exported):
         f"{100 * entry['relative_deviation']:.3f}",
         f"{100 * entry['accuracy']:.2f}",
     ]
+
+
+def test_a_job_in_a_folder_that_tensorflow_takes_for_a_pattern(smallest, supernet, tmp_path):
+    job = tmp_path / "run [v2]"
+    with scratch_folder(job):
+        card = export_subnet(
+            cut_out(supernet, smallest.spec),
+            smallest.spec,
+            job / "subnets" / "a",
+            formats=["saved_model", "tflite_float32"],
+            test_batches=smallest.batches,
+        )
+    assert {file["keras_agreement"] for file in card["files"].values()} == {1.0}
