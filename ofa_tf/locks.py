@@ -19,6 +19,7 @@ from ofa_tf.files import parse_json
 _log = logging.getLogger(__name__)
 _held: set[str] = set()  # by this process, which may ask again
 _MAX_OWNER_BYTES = 10_000
+_GIVING_BACK = 0.2  # seconds; the last of those who share a lock is alone with it to remove it
 
 
 @contextlib.contextmanager
@@ -61,6 +62,7 @@ def _taken(path: pathlib.Path, what: str, shared: bool) -> int | None:
         import fcntl  # not on Windows
     except ImportError:
         return None
+    deadline = time.monotonic() + _GIVING_BACK
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,6 +76,9 @@ def _taken(path: pathlib.Path, what: str, shared: bool) -> int | None:
                 return file
         except BlockingIOError as error:
             os.close(file)
+            if time.monotonic() < deadline:
+                time.sleep(_GIVING_BACK / 10)
+                continue
             raise FailureError(
                 f"{what}: {_owner(path)} is at work there. Wait until it ends, or end it."
             ) from error
