@@ -20,7 +20,6 @@ from ofa_tf.errors import FailureError
 # Of a file or folder that is being written: hidden, with the host and the process that writes it.
 _TEMPORARY = re.compile(r"\..+\.(?P<host>[^.]*)\.(?P<process>\d+)\.tmp")
 MAX_NESTING = 50  # of files of others; ours have a handful
-_PLAIN = re.compile(r"[^*?\[\]{},\\\s]+")  # a path that stands for itself only
 _FOREIGN_SECONDS = 24 * 3600  # after which another host's temporary file is nobody's
 _cleared: set[pathlib.Path] = set()  # the folders that this process looked through
 _clearing = threading.Lock()
@@ -66,27 +65,43 @@ def scratch_folder(parent: str | os.PathLike) -> Iterator[pathlib.Path]:
 
     Python's temporary files, those of other libraries too, are in it meanwhile. Not in the
     system's folder for such files, which may be small or missing, and from which nobody would
-    remove what a killed process left. But TensorFlow takes some paths for patterns: within such a
-    `parent`, temporary files stay where they usually are.
+    remove what a killed process left; but where TensorFlow would take the parent for a pattern.
 
     Raises:
         FailureError: the disk refuses.
     """
     folder = temporary_path(pathlib.Path(parent) / "scratch")
     try:
+        if is_pattern(folder):
+            folder = temporary_path(pathlib.Path(tempfile.gettempdir()) / "scratch")
         folder.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder.parent)
         folder.mkdir()
     except OSError as error:
         raise FailureError(f"{folder} could not be made: {error.strerror}.") from error
-    usual = tempfile.tempdir
-    if _PLAIN.fullmatch(os.path.abspath(folder)):
-        tempfile.tempdir = os.path.abspath(folder)
+    usual, tempfile.tempdir = tempfile.tempdir, os.path.abspath(folder)
     try:
         yield folder
     finally:
         tempfile.tempdir = usual
         _remove(folder)
+
+
+def is_pattern(path: str | os.PathLike) -> bool:
+    """Whether TensorFlow, where it reads weights, looks for what matches a path in place of it."""
+    return re.search(r"[*?\[\\]", os.path.abspath(path)) is not None
+
+
+@contextlib.contextmanager
+def no_pattern(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Yields a path of the same file or folder that is no pattern: its own, or that of a link."""
+    if not is_pattern(path):
+        yield pathlib.Path(path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = pathlib.Path(folder, "link")
+        link.symlink_to(os.path.abspath(path))
+        yield link
 
 
 def remove_leftovers(folder: str | os.PathLike) -> None:

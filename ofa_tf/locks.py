@@ -19,6 +19,7 @@ from ofa_tf.files import parse_json
 _log = logging.getLogger(__name__)
 _held: set[str] = set()  # by this process, which may ask again
 _MAX_OWNER_BYTES = 10_000
+_GIVING_BACK = 0.2  # seconds; the last of those who share a lock is alone with it to remove it
 
 
 @contextlib.contextmanager
@@ -61,10 +62,11 @@ def _taken(path: pathlib.Path, what: str, shared: bool) -> int | None:
         import fcntl  # not on Windows
     except ImportError:
         return None
+    deadline = time.monotonic() + _GIVING_BACK
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            file = _opened(path)
         except OSError:
             return None
         try:
@@ -74,6 +76,9 @@ def _taken(path: pathlib.Path, what: str, shared: bool) -> int | None:
                 return file
         except BlockingIOError as error:
             os.close(file)
+            if time.monotonic() < deadline:
+                time.sleep(_GIVING_BACK / 10)
+                continue
             raise FailureError(
                 f"{what}: {_owner(path)} is at work there. Wait until it ends, or end it."
             ) from error
@@ -86,6 +91,13 @@ def _taken(path: pathlib.Path, what: str, shared: bool) -> int | None:
             )
             return None
         os.close(file)  # its holder ended meanwhile, and removed it: ask again
+
+
+def _opened(path: pathlib.Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except PermissionError:  # another user's, who may be at work
+        return os.open(path, os.O_RDONLY)
 
 
 def _give_back(file: int, path: pathlib.Path, made: list[pathlib.Path]) -> None:
@@ -116,8 +128,9 @@ def _sign(file: int) -> None:
         "host": socket.gethostname(),
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
-    os.ftruncate(file, 0)
-    os.pwrite(file, json.dumps(owner).encode() + b"\n", 0)
+    with contextlib.suppress(OSError):  # another user's file, or a full disk: it is locked anyway
+        os.ftruncate(file, 0)
+        os.pwrite(file, json.dumps(owner).encode() + b"\n", 0)
 
 
 def _owner(path: pathlib.Path) -> str:

@@ -50,12 +50,19 @@ def import_tensorflow() -> None:
     """Imports TensorFlow without its start-up lines, some of which heed no setting.
 
     Raises:
-        FailureError: it cannot be loaded; says why.
+        FailureError: it, or Keras, cannot be loaded; says why.
     """
     _check_address_space()
     try:
         with native_output_dropped():
             importlib.import_module("tensorflow")
+            importlib.import_module("keras")
+    except (AssertionError, AttributeError, TypeError, ValueError) as error:
+        # What Keras, which does not say so, makes of settings that are none.
+        raise FailureError(
+            "Keras cannot be loaded: look at its settings in ~/.keras/keras.json, or in the folder "
+            "KERAS_HOME, or remove that file."
+        ) from error
     except ImportError as error:
         raise FailureError(
             f"TensorFlow cannot be loaded: {first_line(error)}. There may be too little memory, or "

@@ -16,6 +16,8 @@ from ofa_tf import files
 from ofa_tf.errors import FailureError
 from ofa_tf.files import (
     atomic_path,
+    is_pattern,
+    no_pattern,
     read_json,
     scratch_folder,
     temporary_path,
@@ -151,6 +153,24 @@ def test_a_folder_takes_the_place_of_a_folder(tmp_path):
     assert os.listdir(tmp_path / "model") == ["new"]
 
 
+@pytest.mark.parametrize("name", ["run [v2]", "a*b", "what?", "back\\slash"])
+def test_what_tensorflow_takes_for_a_pattern_is_named_otherwise(name, tmp_path):
+    """Its readers of weights look for what matches a path: "run [v2]" is none of its matches."""
+    job = tmp_path / name
+    job.mkdir()
+    (job / "file").write_text("x")
+    with scratch_folder(job) as folder:
+        assert not is_pattern(folder)
+        assert tempfile.gettempdir() == str(folder)
+    assert not folder.exists()
+    with no_pattern(job) as named:
+        assert not is_pattern(named)
+        assert (named / "file").read_text() == "x"
+    assert os.listdir(job) == ["file"]
+    with no_pattern(tmp_path) as named:
+        assert named == tmp_path
+
+
 def test_a_scratch_folder_is_gone_after_its_block_and_after_a_kill(tmp_path):
     usual = tempfile.gettempdir()
     with scratch_folder(tmp_path / "job") as folder:
@@ -159,8 +179,6 @@ def test_a_scratch_folder_is_gone_after_its_block_and_after_a_kill(tmp_path):
         (folder / "a").write_text("")
     assert os.listdir(tmp_path / "job") == []
     assert tempfile.gettempdir() == usual
-    with scratch_folder(tmp_path / "j[o]b"):  # no path for TensorFlow, which looks for job
-        assert tempfile.gettempdir() == usual
     (tmp_path / "file").write_text("")
     with pytest.raises(FailureError, match="could not be made"), scratch_folder(tmp_path / "file"):
         pass

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -72,6 +74,18 @@ def test_some_share_it_and_none_has_it_alone_meanwhile(tmp_path):
         assert path.exists()
         with pytest.raises(FailureError, match="is at work there"), lock(path, "It"):
             pass
+
+
+def test_a_lock_that_is_given_back_just_now_is_waited_for(tmp_path):
+    """Who shared it is alone with it for a moment, in which the next one may ask."""
+    path = tmp_path / "lock"
+    path.touch()
+    file = os.open(path, os.O_RDWR)
+    fcntl.flock(file, fcntl.LOCK_EX)
+    closing = threading.Timer(0.02, os.close, [file])
+    closing.start()
+    with lock(path, "It", shared=True):
+        closing.join()
 
 
 def test_folders_that_were_made_for_it_alone_go_with_it(tmp_path):

@@ -59,19 +59,31 @@ class Outlet:
 def outlets() -> Iterator[Outlet]:
     """Standard output and error are Outlets within the block; yields that of the output.
 
-    Both write characters that their encoding lacks as escapes.
+    Both write characters that their encoding lacks as escapes. What the caller closed, `>&-`, is
+    written to nowhere.
     """
     before = sys.stdout, sys.stderr
-    for stream in before:
+    streams = [stream or _nowhere() for stream in before]
+    for stream in streams:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    sys.stdout, sys.stderr = out, error = tuple(map(Outlet, before))
+    sys.stdout, sys.stderr = out, error = tuple(map(Outlet, streams))
     try:
         yield out
     finally:
         out.flush()
         error.flush()
         sys.stdout, sys.stderr = before
+
+
+def _nowhere() -> TextIO:
+    """In place of a stream that the caller closed."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # else a file of ours takes it, and native code prints into that
+            os.open(os.devnull, os.O_RDWR)  # the first that is free, which is this one
+    return open(os.devnull, "w", encoding="utf-8")
 
 
 def _plain(text: str) -> str:

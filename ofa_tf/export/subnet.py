@@ -190,8 +190,8 @@ def _kept_model(folder: pathlib.Path, spec: SubnetSpec) -> keras.Model:
         _check_model(model, spec)
     except (FailureError, UsageError) as error:
         raise FailureError(
-            f"{path} cannot be loaded as the Keras model of {spec.name}. Remove it, and export "
-            f"the subnet again."
+            f"{path} cannot be loaded as the Keras model of {spec.name}. "
+            f"{str(error).rstrip('.')}. Remove it, and export the subnet again."
         ) from error
     return model
 

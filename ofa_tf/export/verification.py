@@ -21,6 +21,7 @@ from ofa_tf.export.evaluation import Batches, Predict, Scores, as_inputs, score,
 from ofa_tf.export.formats import FORMATS
 from ofa_tf.export.interface import Interface
 from ofa_tf.export.runtime import TFLiteClassifier
+from ofa_tf.files import no_pattern
 from ofa_tf.quiet import native_output_dropped
 
 # The least share of images whose class is the Keras model's; for the Keras model itself, the
@@ -155,7 +156,8 @@ class _Served:
     """The serving signature of a SavedModel."""
 
     def __init__(self, path: pathlib.Path, output_name: str):
-        self._loaded = tf.saved_model.load(os.fspath(path))  # kept, for it owns the variables
+        with no_pattern(path) as named:
+            self._loaded = tf.saved_model.load(os.fspath(named))  # kept, for it owns the variables
         self._signature = self._loaded.signatures["serving_default"]
         self._output_name = output_name
 

@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 # first of these that a file has is read.
 _CONTAINERS = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema", "ema")
 # What torch's wrappers put before keys: DataParallel and its kin, and compiled models.
-_WRAPPERS = re.compile(r"^(module\.)+|\b_orig_mod\.")
+_WRAPPERS = re.compile(r"^((module|_orig_mod)\.)+|\b_orig_mod\.")
 _UNWRAP = (
     "Where it was made, save the weights alone: torch.save(model.state_dict(), 'weights.pth')."
 )

@@ -275,6 +275,7 @@ WRAPPED = {
     "model_state_dict": lambda state: {"model_state_dict": state},
     "module": lambda state: {f"module.{key}": value for key, value in state.items()},
     "_orig_mod": lambda state: {f"_orig_mod.{key}": value for key, value in state.items()},
+    "compiled": lambda state: {f"_orig_mod.module.{key}": state[key] for key in state},
     "all of them": lambda state: {
         "state_dict": {f"module._orig_mod.{key}": value for key, value in state.items()},
         "state_dict_ema": {},

@@ -66,6 +66,19 @@ def test_a_full_disk_under_the_messages_changes_no_exit_code():
     assert code == 2
 
 
+@pytest.mark.parametrize("closed", ["1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_streams_that_the_caller_closed_change_no_exit_code(closed):
+    """As under some schedulers: what native code prints may not end up in a file of ours either."""
+    code = (
+        "import os\nfrom ofa_tf.cli.streams import outlets\nwith outlets() as out:\n"
+        " print('x')\n out.flush()\n os.write(1, b'y')\n os.write(2, b'z')\n"
+        " assert open(os.devnull).fileno() > 2 and out.error is None\n"
+    )
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *command], cwd=ROOT)
+    assert ended.returncode == 0
+
+
 def test_too_little_memory_is_one_message():
     """As under `ulimit -v`, where TensorFlow's libraries would end the process."""
     import resource

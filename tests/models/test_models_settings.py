@@ -109,3 +109,17 @@ def test_commands_choose_the_backend_themselves(tmp_path):
     )
     ended = with_keras_json(tmp_path, code, backend="jax", floatx="float64")
     assert ended.stdout.split() == ["tensorflow", "float64"], ended.stderr
+
+
+@pytest.mark.parametrize("content", ['{"floatx": "int3"}', "[]"])
+def test_a_keras_json_that_keras_cannot_read_is_named(content, tmp_path):
+    (tmp_path / "keras.json").write_text(content)
+    code = (
+        "from ofa_tf.errors import FailureError\nfrom ofa_tf.quiet import import_tensorflow\n"
+        "try:\n import_tensorflow()\nexcept FailureError as error:\n print(error)\n"
+    )
+    told = subprocess.check_output(
+        [sys.executable, "-c", code], env=os.environ | {"KERAS_HOME": str(tmp_path)}, text=True
+    )
+    assert told.startswith("Keras cannot be loaded: look at its settings in ~/.keras/keras.json, ")
+    assert told.count("\n") == 1
