@@ -19,6 +19,17 @@ class FailureError(RuntimeError):
     """The request was fine but the work could not be done: a full disk, say. Exit code 1."""
 
 
+NO_MEMORY = (
+    "there is too little memory for this: end other programs, or do less at once (a smaller "
+    "--batch_size, fewer --jobs)."
+)
+
+
+def is_lack_of_memory(error: Exception) -> bool:
+    """Whether it is Python's error of that, or TensorFlow's, which may not be imported yet."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
+
+
 def first_line(error: Exception) -> str:
     """The first line of what an error of another library says, for a message of ours.
 

@@ -18,7 +18,7 @@ from absl import logging as absl_logging
 import mobile_bench
 from mobile_bench.results import DELEGATES
 from ofa_tf.cli import presets, streams
-from ofa_tf.errors import FailureError, UsageError
+from ofa_tf.errors import NO_MEMORY, FailureError, UsageError, is_lack_of_memory
 from ofa_tf.job import Job
 from ofa_tf.names import read_labels as read_labels_file
 from ofa_tf.training.interruptions import interrupted_by_signals
@@ -70,15 +70,10 @@ def _ended(command: Callable[[], None]) -> int:
         code = getattr(interruption, "exit_code", 130)
         _end("interrupted. Run the same command again to go on.", code)
     except Exception as error:
-        if not _is_lack_of_memory(error):
+        if not is_lack_of_memory(error):
             raise
-        _end("there is too little memory for this. Give more, or a smaller --batch_size.", 1)
+        _end(NO_MEMORY, 1)
     return 0
-
-
-def _is_lack_of_memory(error: Exception) -> bool:
-    """TensorFlow, which may not be imported yet, has an error of its own for it."""
-    return isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
 
 
 def _parse(argv: list[str], usage: str, default_preset: str | None) -> list[str]:

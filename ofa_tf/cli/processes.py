@@ -15,7 +15,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from ofa_tf.errors import FailureError, UsageError
+from ofa_tf.errors import NO_MEMORY, FailureError, UsageError, is_lack_of_memory
 
 # Takes what a task tells while it runs.
 Report = Callable[[Any], None]
@@ -193,4 +193,8 @@ def _outcome(work: Work, task: Any, report: Report) -> tuple[str, str]:
         return "usage error", str(error)
     except FailureError as error:
         return "failure", str(error)
+    except Exception as error:
+        if not is_lack_of_memory(error):
+            raise
+        return "failure", NO_MEMORY
     return "done", ""

@@ -18,9 +18,11 @@ from absl import flags
 
 from mobile_bench.cli import main as mobile_bench_main
 from ofa_tf.cli import common, export, latency, predictor, report, search, train
+from ofa_tf.training.interruptions import Interrupted
 
 FLAGS = flags.FLAGS
 
+_SIGNALED = 128  # and the signal's number: the exit code of what was interrupted
 _OF_PHONES = ("benchmark_binary", "adb_path")  # flags that mobile-bench takes as they are
 
 
@@ -70,6 +72,8 @@ def _measure() -> None:
             "--resume",
         ]
     )
+    if code > _SIGNALED:
+        raise Interrupted(code - _SIGNALED)
     if code:
         sys.exit(code)
 

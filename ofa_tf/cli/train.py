@@ -191,6 +191,8 @@ def _per_phase(
         return [default] * len(phases)
     if len(values) != len(phases):
         told = f"it has {len(values)}" if values else "give it, or a --preset, which has it"
+        if not values and common.workdir().config_file.exists():
+            told = f"to go on with the job in {FLAGS.workdir}, give its whole command again"
         raise UsageError(
             f"--{flag} needs a number for each of the phases {', '.join(phases)}; {told}."
         )

@@ -22,6 +22,7 @@ _log = logging.getLogger(__name__)
 _CONTAINERS = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema", "ema")
 # What torch's wrappers put before keys: DataParallel and its kin, and compiled models.
 _WRAPPERS = re.compile(r"^((module|_orig_mod)\.)+|\b_orig_mod\.")
+_OF_AVERAGES = "n_averaged"  # beside the weights of torch's AveragedModel: a counter
 _UNWRAP = (
     "Where it was made, save the weights alone: torch.save(model.state_dict(), 'weights.pth')."
 )
@@ -55,9 +56,11 @@ def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 def _arrays(path: pathlib.Path, content: Any) -> dict[str, np.ndarray]:
     tensors = _unwrapped(path, content)
-    strange = [key for key, value in tensors.items() if not hasattr(value, "detach")]
+    strange = [str(key) for key, value in tensors.items() if not hasattr(value, "detach")]
     if strange:
-        raise UsageError(f"{path} holds values that are no tensors: {strange[:10]}. {_UNWRAP}")
+        told = ", ".join(f"{key:.100}" for key in strange[:10])
+        raise UsageError(f"{path} holds values that are no tensors: {told}. {_UNWRAP}")
+    tensors = {key: value for key, value in tensors.items() if key != _OF_AVERAGES}
     found = {_WRAPPERS.sub("", str(key)): value for key, value in tensors.items()}
     if len(found) < len(tensors):
         raise UsageError(f"{path} holds tensors with and without a wrapper's prefix. {_UNWRAP}")

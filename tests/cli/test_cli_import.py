@@ -276,6 +276,10 @@ WRAPPED = {
     "module": lambda state: {f"module.{key}": value for key, value in state.items()},
     "_orig_mod": lambda state: {f"_orig_mod.{key}": value for key, value in state.items()},
     "compiled": lambda state: {f"_orig_mod.module.{key}": state[key] for key in state},
+    "averaged": lambda state: {
+        "model_ema": {"n_averaged": 7 + 0 * next(iter(state.values())).sum().long()}
+        | {f"module.{key}": value for key, value in state.items()}
+    },
     "all of them": lambda state: {
         "state_dict": {f"module._orig_mod.{key}": value for key, value in state.items()},
         "state_dict_ema": {},

@@ -15,7 +15,7 @@ import pytest
 
 from mobile_bench.processes import is_running
 from ofa_tf.cli.processes import run_tasks
-from ofa_tf.errors import FailureError, UsageError
+from ofa_tf.errors import NO_MEMORY, FailureError, UsageError
 
 
 def work(task, report):
@@ -24,6 +24,8 @@ def work(task, report):
     report(f"{what} begins")
     if what == "fails":
         raise FailureError("the disk is full.")
+    if what == "swells":
+        raise MemoryError
     if what == "misused":
         raise UsageError("no such thing.")
     if what == "dies":
@@ -73,8 +75,9 @@ def test_one_process_is_this_one(tmp_path):
 
 
 def test_what_fails_or_dies_keeps_nothing_from_being_done(tmp_path):
-    failures, _, done = run(["fails", "a", "dies", "b", "exits", "c"], tmp_path)
+    failures, _, done = run(["fails", "a", "dies", "b", "exits", "c", "swells"], tmp_path)
     assert failures == {
+        "swells": NO_MEMORY,
         "fails": "the disk is full.",
         "dies": "its process was killed by SIGKILL; there may be too little memory.",
         "exits": "its process ended with exit code 7.",
