@@ -349,7 +349,7 @@ def test_a_damaged_config(job):
 @pytest.mark.parametrize(
     ("command", "args", "expected"),
     [
-        ("search", [], "latency_host_float32_1t.json is missing. Run ofa-latency --workdir="),
+        ("search", [], "latency_host_float32_1t.json is missing. Run this first: ofa-latency"),
         ("export", [], "search.json is missing. Run ofa-search first."),
         ("export", ["--formats=keras,onnx"], "onnx"),
         ("latency", ["--latency_resolutions=24,x"], "list of whole numbers, not '24,x'"),
