@@ -20,7 +20,7 @@ from ofa_tf.errors import FailureError, UsageError
 from ofa_tf.models import Supernet
 from ofa_tf.training import checkpoints
 from ofa_tf.training.corners import corner_archs
-from ofa_tf.training.interruptions import Interrupted
+from ofa_tf.training.interruptions import SIGNALS, Interrupted
 from ofa_tf.training.phases import PHASE_NAMES, Phase
 from ofa_tf.training.sorting import sort_channels
 from ofa_tf.training.step import StepResult
@@ -86,7 +86,7 @@ class Recording(Trainer):
         position.phase_step += count
         position.step += count
         randomize(self.supernet, seed=1 + PHASE_NAMES.index(phase.name))
-        return [0, 0, 0]
+        return [0] * (1 + len(SIGNALS))
 
 
 def phases(*names: str):
@@ -480,7 +480,7 @@ class Diverging(Trainer):
     def _train_step(self, phase, batch_spec):
         def step(batch, sizes, rate, number, *_):
             good = number < 2
-            return StepResult(1.0 if good else np.nan, 1.0, good, np.array([1, 0, 0]))
+            return StepResult(1.0 if good else np.nan, 1.0, good, np.eye(1, 1 + len(SIGNALS))[0])
 
         return step
 
