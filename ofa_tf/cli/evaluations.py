@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import re
 from typing import Any
@@ -36,8 +37,10 @@ def adopt(workdir: Workdir, names: tuple[str, ...]) -> None:
         names: flags of the accuracy predictor.
     """
     for name, value in _recorded(workdir).items():
-        if name in names:
-            FLAGS.set_default(name, value)
+        # A number that no flag takes is damage, of which whoever reads the file tells.
+        with contextlib.suppress(flags.Error):
+            if name in names:
+                FLAGS.set_default(name, value)
 
 
 def _recorded(workdir: Workdir) -> dict[str, int]:

@@ -79,7 +79,7 @@ def test_it_is_fitted_again_only_when_something_changed(job):
 def test_a_job_remembers_what_its_evaluations_were_made_with(job):
     """So the next command needs no flags of the one before it, and nothing is evaluated anew."""
     evaluated(job, 12)
-    made_from = {"num_archs": 12, "ensemble": 2, "arch_images": 5, "tune_trials": None, "rows": "x"}
+    made_from = {"num_archs": 12, "ensemble": 2, "arch_images": 5, "tune_trials": -1, "rows": None}
     (job / "accuracy_report.json").write_text(json.dumps({"made_from": made_from}))
     rows = (job / "accuracy_rows.jsonl").read_bytes()
     ended = run("predictor", f"--workdir={job}")
