@@ -58,7 +58,8 @@ def test_a_table_of_a_phone_that_is_lost_meanwhile(
     with mock.patch("mobile_bench.phone.target._BACK_SECS", 0.5):
         ended = latency(additive, tool_path, tmp_path)
     assert (ended.code, "Traceback" in ended.err) == (1, False)
-    assert f"\n{additive.serial}: device offline; " in ended.err
+    assert f"{additive.serial}: " in ended.err
+    assert "run `adb reconnect offline`; it did not come back within 0.5 s" in ended.err
     (file,) = tmp_path.glob("*.rows.jsonl")
     kept = len(file.read_text().splitlines())
     assert kept == 18  # of the 20 runs two were asked for --help
