@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import re
 import shlex
 import unicodedata
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -33,6 +34,12 @@ _NUMBERS_OF_SUBNETS = (
     "evaluated_accuracy",
     "macs",
     "params",
+)
+
+
+_FINGERPRINT = re.compile(
+    r"(?P<weights>[0-9a-f]+)-(?P<calibration_images>\d+)-(?P<eval_crop>[\d.]+(?:e-\d+)?)"
+    r"(?:-(?P<images>[0-9a-f]{12,}))?(?:-(?P<more>.+))?"
 )
 
 
@@ -107,6 +114,7 @@ class Job:
 
         Raises:
             UsageError: others are in it, or the images of the job are in no folder.
+            FailureError: another process writes to the job.
         """
         settings, data_dir = self.data_config, _absolute(data_dir)
         if settings.get("data_dir") is None:
@@ -136,7 +144,9 @@ class Job:
                 "another --workdir to train on these."
             )
         self.config = {**self.config, "data": moved}
-        write_json(self.workdir.config_file, self.config)
+        if self.workdir.config() != self.config:  # another worker of the same command was here
+            with self.workdir.lock():
+                write_json(self.workdir.config_file, self.config)
         self.__dict__["data"] = data
 
     @functools.cached_property
@@ -220,6 +230,15 @@ class Job:
         seen = (self.config["calibration_images"], self.config["eval_crop"])
         parts = (weights_hash(self.supernet), *map(str, seen), self.images_fingerprint)
         return "-".join(filter(None, parts))
+
+    @staticmethod
+    def fingerprint_parts(fingerprint: str) -> dict[str, str]:
+        """What a `fingerprint` is made of, by name, and as `more` what others put behind it.
+
+        Empty where it is none.
+        """
+        found = _FINGERPRINT.fullmatch(fingerprint)
+        return {name: text for name, text in found.groupdict().items() if text} if found else {}
 
     def evaluator(self, split: str, limit: int | None = None) -> SubnetEvaluator:
         """Accuracies of subnets, batch norm recalibrated.

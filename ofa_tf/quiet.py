@@ -58,10 +58,10 @@ def import_tensorflow() -> None:
             importlib.import_module("tensorflow")
             importlib.import_module("keras")
     except (AssertionError, AttributeError, TypeError, ValueError) as error:
-        # What Keras, which does not say so, makes of settings that are none.
+        # TensorFlow imports Keras, which says nothing of the kind where a setting of its is none.
         raise FailureError(
             "Keras cannot be loaded: look at its settings in ~/.keras/keras.json, or in the folder "
-            "KERAS_HOME, or remove that file."
+            f"KERAS_HOME, or remove that file ({type(error).__name__}: {first_line(error)})."
         ) from error
     except ImportError as error:
         raise FailureError(

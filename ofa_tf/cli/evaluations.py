@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
-import re
 from typing import Any
 
 from absl import flags
 
 from ofa_tf.errors import FailureError, UsageError
 from ofa_tf.files import read_json
+from ofa_tf.job import Job
 from ofa_tf.search.rows import first_row
 from ofa_tf.workdir import Workdir
 
 FLAGS = flags.FLAGS
 
-# As `Job.fingerprint` puts it together; behind it the images that each arch is evaluated on.
-_FINGERPRINT = re.compile(
-    r"(?P<weights>[0-9a-f]+)-(?P<calibration_images>\d+)-(?P<eval_crop>[\d.]+(?:e-\d+)?)"
-    r"(?:-(?P<images>[0-9a-f]{12,}))?(?:-(?P<arch_images>\d+))?"
-)
-_KINDS = {"calibration_images": int, "eval_crop": float, "arch_images": int}
-_FLAGS = {"seed": "predictor_seed"}  # of fields that are called otherwise
+# Of fields that are called otherwise; behind a job's fingerprint stands on how many images.
+_FLAGS = {"seed": "predictor_seed", "more": "arch_images"}
 _NO_FLAGS = {
     "weights": "the supernet has other weights since",
     "images": "its images are others since (put them back as they were)",
@@ -86,6 +81,6 @@ def check_same(path: pathlib.Path, **identity: Any) -> None:
 
 def _parts(fingerprint: object) -> dict[str, Any]:
     """The parts of a fingerprint, by the flags that they come from."""
-    found = _FINGERPRINT.fullmatch(fingerprint) if isinstance(fingerprint, str) else None
-    texts = found.groupdict() if found else {}
-    return {name: _KINDS.get(name, str)(text) for name, text in texts.items() if text}
+    texts = Job.fingerprint_parts(fingerprint) if isinstance(fingerprint, str) else {}
+    named = {_FLAGS.get(name, name): text for name, text in texts.items()}
+    return {name: int(text) if text.isdecimal() else text for name, text in named.items()}

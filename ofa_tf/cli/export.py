@@ -37,7 +37,6 @@ from ofa_tf.cli.processes import run_tasks
 from ofa_tf.errors import FailureError, UsageError
 from ofa_tf.files import scratch_folder, write_bytes
 from ofa_tf.job import Job
-from ofa_tf.names import printable
 from ofa_tf.quiet import import_tensorflow
 
 if TYPE_CHECKING:
@@ -340,7 +339,7 @@ def _run_all(
 
         def report(told: tuple[int, str]) -> None:
             files, text = told
-            bar.set_postfix_str(printable(text), refresh=not files)
+            bar.set_postfix_str(text, refresh=not files)
             bar.update(files)
 
         prepare = functools.partial(prepare_process, tempfile.gettempdir())

@@ -22,7 +22,7 @@ _CONFIG, _METADATA = "config.json", "metadata.json"
 
 
 def keras_file(model: keras.Model) -> bytes:
-    """The content of a .keras file that older versions of Keras load too, from OLDEST_KERAS on.
+    """The content of a .keras file that older versions of Keras load too, from 3.6 on.
 
     Keras writes all arguments of all layers, those too that older ones do not know and that are
     at their defaults. These are left out.
