@@ -38,12 +38,26 @@ def depthwise_conv2d(inputs: tf.Tensor, kernel: tf.Tensor, stride: int, size: Si
             input_gradient = tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
                 input_sizes=tf.shape(inputs), filter=same_kernel, out_backprop=upstream, **options
             )
-            kernel_gradient = _filter_gradient(inputs, upstream, stride, side)
+            if on_gpu():
+                # Of the padded kernel, whose zeros are not trained.
+                kernel_gradient = tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
+                    input=inputs,
+                    filter_sizes=tf.shape(same_kernel),
+                    out_backprop=upstream,
+                    **options,
+                )[:side, :side]
+            else:
+                kernel_gradient = _filter_gradient(inputs, upstream, stride, side)
             return input_gradient, kernel_gradient
 
         return outputs, gradient
 
     return convolve(inputs, kernel)
+
+
+def on_gpu() -> bool:
+    """Whether what is traced will run on a GPU; what is done for oneDNN's sake is for CPUs."""
+    return bool(tf.config.list_logical_devices("GPU"))
 
 
 def _for_same_padding(kernel, inputs):

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from layers_helpers import images
 
+from ofa_tf.layers import depthwise
 from ofa_tf.layers.depthwise import depthwise_conv2d
 
 SHAPES = [(2, 9, 9, 5), (3, 8, 8, 4), (2, 5, 8, 3), (1, 4, 3, 2), (2, 1, 1, 3)]
@@ -43,12 +44,20 @@ def check(convolve, stride, size, shape):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
+@pytest.fixture(params=["cpu", "gpu"])
+def form(request, monkeypatch):
+    """The gradient as each kind of device computes it; both forms run on a CPU."""
+    monkeypatch.setattr(depthwise, "on_gpu", lambda: request.param == "gpu")
+
+
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize(("size", "stride", "shape"), CASES)
 def test_static_kernel(size, stride, shape):
     check(lambda x, kernel: depthwise_conv2d(x, kernel, stride, size), stride, size, shape)
 
 
 # In double precision TensorFlow has no oneDNN kernels, as on devices that are no CPU.
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float64", 1e-10)])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_kernel_size_as_a_tensor_in_one_trace(stride, dtype, tolerance):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import kernels  # nowhere public: what kernels there are
 from training_helpers import CLASSES, TINY, random_images, randomize, recipe, restore, values
 
+from ofa_tf.layers import depthwise
 from ofa_tf.models import Supernet
 from ofa_tf.training.optimizer import Optimizer
 from ofa_tf.training.phases import Phase
+from ofa_tf.training.recipe import dtype_policy
 from ofa_tf.training.sampler import mixup_share, step_archs
 from ofa_tf.training.step import TrainStep
 
@@ -147,7 +150,7 @@ def test_progressive_sums_its_subnets_and_learns_from_the_largest(supernet, plai
     ]
     statistics = values(supernet.non_trainable_variables)
     restore(supernet.variables, state)
-    result = step((images, labels), sizes_of(archs), 1.0, STEP, asked=[1, 0])
+    result = step((images, labels), sizes_of(archs), 1.0, STEP, asked=[1, 0]).read()
     expected = added(*(gradients for *_, gradients in by_hand))
     assert_moved_by(supernet, before, expected)
     assert result.loss == pytest.approx(np.mean([loss for loss, *_ in by_hand]), rel=1e-4)
@@ -224,7 +227,7 @@ def test_micro_batches_mixup_and_squared_distance(supernet, plain, largest):
         losses.append(loss)
         gradients.append([gradient / 2 for gradient in found])
     restore(supernet.variables, state)
-    result = step((images, labels), sizes_of([arch]), 1.0, STEP, mixup_share=share)
+    result = step((images, labels), sizes_of([arch]), 1.0, STEP, mixup_share=share).read()
     assert_moved_by(supernet, before, added(*gradients))
     assert result.loss == pytest.approx(np.mean(losses), rel=1e-4)
 
@@ -241,3 +244,30 @@ def test_mixup_share_is_of_the_beta_distribution(alpha):
     assert np.mean(shares) == pytest.approx(0.5, abs=0.03)
     assert np.var(shares) == pytest.approx(1 / (4 * (2 * alpha + 1)), abs=0.01)
     assert mixup_share(0.0, SEED, 1) == 1.0
+
+
+def has_gpu_kernel(node) -> bool:
+    """Whether TensorFlow has a kernel of an operation for GPUs, with the types that it has here."""
+    registered = kernels.get_registered_kernels_for_op(node.op).kernel
+    return any(
+        kernel.device_type in ("GPU", "DEFAULT")
+        and all(
+            node.attr[constraint.name].type in constraint.allowed_values.list.type
+            for constraint in kernel.constraint
+        )
+        for kernel in registered
+    )
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_all_of_a_step_has_kernels_for_gpus(monkeypatch, precision):
+    """So that nothing of it goes to and fro between a GPU and the CPU."""
+    monkeypatch.setattr(depthwise, "on_gpu", lambda: True)
+    supernet = Supernet(TINY, len(CLASSES), dtype=dtype_policy(precision))
+    step = make_step(supernet, SANDWICH, precision=precision)
+    graph = step._step.get_concrete_function().graph.as_graph_def()
+    nodes = [*graph.node, *(node for each in graph.library.function for node in each.node_def)]
+    assert len(nodes) > 1000
+    calls = {each.signature.name for each in graph.library.function}
+    without = {node.op for node in nodes if node.op not in calls and not has_gpu_kernel(node)}
+    assert not without
