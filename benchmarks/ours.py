@@ -64,7 +64,7 @@ class Side:
         """Seconds of a step."""
         sizes = self.space.sizes(arch)[None]
         start = time.perf_counter()
-        self._train_step((self.images, self.labels), sizes, _RATE, 0)
+        self._train_step((self.images, self.labels), sizes, _RATE, 0).read()
         return time.perf_counter() - start
 
     def first_step(self, archs: list[Arch]) -> float:
@@ -72,7 +72,7 @@ class Side:
         step = self._make_step(several=True)
         sizes = np.stack([self.space.sizes(arch) for arch in archs])
         start = time.perf_counter()
-        step((self.images, self.labels), sizes, _RATE, 0)
+        step((self.images, self.labels), sizes, _RATE, 0).read()
         return time.perf_counter() - start
 
     def traces(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
@@ -56,7 +57,11 @@ def define_run() -> None:
         "strategy",
         "one_device",
         ["one_device", "mirrored", "multi_worker", "tpu"],
-        "One device, all GPUs of this host, workers by TF_CONFIG, or a TPU.",
+        "One device (the first GPU, or the CPU), all GPUs of this host, workers by TF_CONFIG, or a "
+        "TPU.",
+    )
+    flags.DEFINE_integer(
+        "cores", None, "CPU cores to train on, where there is no GPU; by default all.", 1
     )
     flags.DEFINE_string("tpu", "", "Name or address of the TPU.")
     flags.DEFINE_enum(
@@ -134,10 +139,28 @@ def start_strategy() -> tf.distribute.Strategy:
     import_tensorflow()
     import tensorflow as tf
 
-    from ofa_tf.training.strategy import make_strategy, skip_graph_optimizer
+    from ofa_tf.training.strategy import make_strategy, share_cores, skip_graph_optimizer
 
     if FLAGS.deterministic:
         tf.config.experimental.enable_op_determinism()
-    strategy = make_strategy(FLAGS.strategy, FLAGS.tpu)
+    if FLAGS.strategy == "one_device" and not tf.config.list_physical_devices("GPU"):
+        cores = FLAGS.cores or _available_cores()
+        strategy = share_cores(cores, FLAGS.batch_size // FLAGS.accumulation_steps)
+        replicas = strategy.num_replicas_in_sync
+        common.log.info(
+            "Trains on %d CPU core%s%s.",
+            cores,
+            "s" * (cores > 1),
+            f": {replicas} replicas, a batch shared out to them" * (replicas > 1),
+        )
+    else:
+        strategy = make_strategy(FLAGS.strategy, FLAGS.tpu)
     skip_graph_optimizer()
     return strategy
+
+
+def _available_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

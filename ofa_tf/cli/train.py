@@ -19,6 +19,14 @@ from ofa_tf.quiet import import_tensorflow
 
 FLAGS = flags.FLAGS
 
+# What the schedule growing does, and the others only where their flags say so.
+_GROWING = {
+    "low_resolution_first": True,
+    "small_subnets_first": True,
+    "coupling": 0.5,
+    "zero_last_gamma": True,
+}
+
 
 def define_flags() -> None:
     flags.DEFINE_string(
@@ -44,10 +52,11 @@ def define_flags() -> None:
 def _define_schedule_flags() -> None:
     flags.DEFINE_enum(
         "schedule",
-        "progressive",
-        ["progressive", "sandwich", "single"],
-        "Progressive shrinking in phases, the sandwich rule in one phase, or a single subnet from "
-        "new weights, for comparison.",
+        None,
+        ["growing", "progressive", "sandwich", "single"],
+        "All choices in one phase that begins with small subnets and images, the paper's "
+        "progressive shrinking in phases, the sandwich rule in one phase, or a single subnet from "
+        "new weights, for comparison. By default that of --phases, or growing.",
     )
     flags.DEFINE_string("arch", None, "Of --schedule=single: largest, smallest, or an arch.json.")
     flags.DEFINE_list("phases", None, "Phases to run, in order; all of the schedule by default.")
@@ -61,6 +70,29 @@ def _define_schedule_flags() -> None:
         "smallest and 2 random ones.",
     )
     flags.DEFINE_list("resolutions", None, "Pixels, drawn per step; all of the space by default.")
+    flags.DEFINE_bool(
+        "low_resolution_first",
+        None,
+        "Begin with smaller images: the default for growing; single takes it, too.",
+    )
+    flags.DEFINE_bool(
+        "small_subnets_first",
+        None,
+        "Begin with the least depths and widths; of growing alone, where it is the default.",
+    )
+    flags.DEFINE_float(
+        "coupling",
+        None,
+        "Chance that a random subnet is equally deep, or wide, or has one kernel throughout; by "
+        "default 0.5 for growing, else 0.",
+        0.0,
+        1.0,
+    )
+    flags.DEFINE_bool(
+        "zero_last_gamma",
+        None,
+        "Blocks with a shortcut begin as the identity: the default for growing.",
+    )
     flags.DEFINE_bool(
         "sort_channels", True, "The most important channels first, before the width is elastic."
     )
@@ -146,17 +178,18 @@ def _trainer(space, data, recipe, workdir, strategy):
 
 def _recipe(space):
     """The recipe that FLAGS describe, checked."""
-    from ofa_tf.training.phases import SANDWICH, SCHEDULES, Phase
+    from ofa_tf.training.phases import GROWING, SANDWICH, SCHEDULES, Phase
     from ofa_tf.training.recipe import Recipe
 
-    known = SCHEDULES[FLAGS.schedule]
+    schedule = FLAGS.schedule or _schedule_of(FLAGS.phases or [GROWING])
+    known = SCHEDULES[schedule]
     names = FLAGS.phases or known
     for name in names:
         if name not in known:
             raise UsageError(
-                f"--schedule={FLAGS.schedule} has no phase {name!r}; known: {', '.join(known)}."
+                f"--schedule={schedule} has no phase {name!r}; known: {', '.join(known)}."
             )
-    sandwich = FLAGS.schedule == SANDWICH
+    growing, sandwich = schedule == GROWING, schedule == SANDWICH
     columns = zip(
         names,
         _per_phase("epochs", common.numbers, names),
@@ -171,6 +204,9 @@ def _recipe(space):
     settings = recipe_flags.recipe_settings(FLAGS.flip)
     if FLAGS.clip_norm is None and sandwich:
         settings["clip_norm"] = 1.0
+    for flag, default in _GROWING.items():
+        given = getattr(FLAGS, flag)
+        settings[flag] = (default if growing else type(default)()) if given is None else given
     return Recipe(
         phases=tuple(Phase(*column) for column in columns),
         # Checked to be of the space.
@@ -180,6 +216,14 @@ def _recipe(space):
         arch=arch,
         **settings,
     )
+
+
+def _schedule_of(phases: Sequence[str]) -> str:
+    """The schedule that has a phase of this name; "progressive" where none has."""
+    from ofa_tf.training.phases import SCHEDULES
+
+    found = [schedule for schedule, known in SCHEDULES.items() if phases[0] in known]
+    return found[0] if found else "progressive"
 
 
 def _per_phase(

@@ -99,7 +99,7 @@ class ImageData:
     def train_batches(
         self,
         batch_size: int,
-        resolutions: Sequence[int],
+        resolutions: Sequence[int] | Sequence[tuple[int, Sequence[int]]],
         *,
         seed: int,
         first_step: int = 0,
@@ -120,7 +120,8 @@ class ImageData:
 
         Args:
             batch_size: images per batch, of all replicas together.
-            resolutions: pixels; each batch has one of them, all equally likely.
+            resolutions: pixels; each batch has one of them, all equally likely. Where they change
+                in the course of training: pairs of a step and the pixels from there on, in order.
             seed: of order, resolutions and augmentation.
             first_step: the global step of the first batch.
             augmentation: default `Augmentation()`.
@@ -308,12 +309,19 @@ def _check_replicas(batch_size: int, num_replicas: int, replicas: Sequence[int])
         )
 
 
-def resolution_at_step(resolutions: Sequence[int], seed: int, step: tf.Tensor) -> tf.Tensor:
+def resolution_at_step(
+    resolutions: Sequence[int] | Sequence[tuple[int, Sequence[int]]], seed: int, step: tf.Tensor
+) -> tf.Tensor:
     """The resolution of the training batch of `step`, an int32 scalar."""
+    if not isinstance(resolutions[0], Sequence):
+        resolutions = [(0, resolutions)]
+    starts, choices = zip(*resolutions, strict=True)
+    counts = tf.constant([len(each) for each in choices])
+    part = tf.reduce_sum(tf.cast(tf.cast(step, tf.int64) >= starts[1:], tf.int32))
     choice = tf.random.stateless_uniform(
-        [], _stream(seed, _RESOLUTION, step), 0, len(resolutions), tf.int32, alg="philox"
+        [], _stream(seed, _RESOLUTION, step), 0, counts[part], tf.int32, alg="philox"
     )
-    return tf.constant(resolutions, tf.int32)[choice]
+    return tf.ragged.constant(choices, tf.int32).to_tensor()[part, choice]
 
 
 def _stream(seed: int, stream: int, counter: tf.Tensor) -> tf.Tensor:

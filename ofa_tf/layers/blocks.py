@@ -94,6 +94,11 @@ class _PlannedBlock(ElasticLayer):
         return ()
 
     @property
+    def last_batch_norm(self) -> ElasticBatchNormalization | None:
+        """Of the branch that a shortcut is added to, before any activation; None without."""
+        return None
+
+    @property
     def _form(self) -> dict:
         """What all layers of the block are made with."""
         return {"elastic": self.elastic, "dtype": self.dtype_policy}
@@ -229,6 +234,10 @@ class InvertedResidualBlock(_PlannedBlock):
         return layers | {"project_conv": self.project_conv, "project_bn": self.project_bn}
 
     @property
+    def last_batch_norm(self):
+        return self.project_bn if self.plan.shortcut else None
+
+    @property
     def channel_groups(self):
         axes = [(self.depthwise_conv.kernel, 2), (self.project_conv.kernel, 2)]
         axes += [(weight, 0) for weight in self.depthwise_bn.weights]
@@ -316,6 +325,10 @@ class BottleneckBlock(_PlannedBlock):
             sizes = (ins, outs) if kind == "conv" else (outs,)
             weights[name] = layer.active_weights(*sizes)
         return weights
+
+    @property
+    def last_batch_norm(self):
+        return self.widen_bn
 
     @property
     def channel_groups(self):

@@ -405,9 +405,31 @@ class SearchSpace:
 
     # -- arrays of codes ------------------------------------------------------------------------
 
-    def sample_codes(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """Codes drawn uniformly over each choice: int32 (count, code length)."""
-        return self.canonical(self._draw(count, rng))
+    def sample_codes(
+        self, count: int, rng: np.random.Generator, coupling: float = 0.0
+    ) -> np.ndarray:
+        """Codes drawn uniformly over each choice: int32 (count, code length).
+
+        Args:
+            count: of codes.
+            rng: draws them.
+            coupling: the chance that all stages of an arch are equally deep, and as much for all
+                blocks to have one kernel, and one width. The sum of many choices that are drawn
+                apart is nearly always about its mean: without coupling, archs near the smallest and
+                the largest are hardly ever drawn. (CompOFA, arXiv 2104.12642, couples depth and
+                width, always.)
+        """
+        codes = self._draw(count, rng)
+        if coupling:
+            table, counts = self._allowed_table
+            for axes in (("depth",), ("kernel",), ("expand", "width")):
+                columns = np.concatenate(
+                    [np.arange(self.code_length)[self.columns[axis]] for axis in axes]
+                )
+                coupled = rng.random((count, 1)) < coupling
+                ranks = (rng.random((count, 1)) * counts[columns]).astype(int)
+                codes[:, columns] = np.where(coupled, table[columns, ranks], codes[:, columns])
+        return self.canonical(codes)
 
     def mutate(
         self, codes: np.ndarray, rng: np.random.Generator, prob: float, resolution_prob: float

@@ -21,12 +21,20 @@ _OPEN = {
     "expand2": (None, None, None),
 }
 PHASE_NAMES = tuple(_OPEN)  # of progressive shrinking, in order
+GROWING = "growing"  # of all choices, in one phase that grows (curriculum.py)
 SANDWICH = "sandwich"
 FINETUNE = "finetune"  # of one subnet, from the supernet's weights
 SINGLE = "single"  # of one subnet, from new weights: what a supernet is compared with
 OF_ONE_SUBNET = (FINETUNE, SINGLE)
+# Phases that are a schedule of their own.
+ALONE = (GROWING, SANDWICH, *OF_ONE_SUBNET)
 # The phases that a schedule runs by default.
-SCHEDULES = {"progressive": PHASE_NAMES, SANDWICH: (SANDWICH,), SINGLE: (SINGLE,)}
+SCHEDULES = {
+    GROWING: (GROWING,),
+    "progressive": PHASE_NAMES,
+    SANDWICH: (SANDWICH,),
+    SINGLE: (SINGLE,),
+}
 
 # A step is saved and interrupted as a whole, so it should not take minutes.
 MAX_SUBNETS_PER_STEP = 64
@@ -47,9 +55,10 @@ class Phase:
     """One stage of training.
 
     Args:
-        name: one of PHASE_NAMES, which decides the choices that are open; SANDWICH, which opens
-            all and trains the largest, the smallest and random subnets in every step; or
-            FINETUNE or SINGLE, which train the recipe's one arch.
+        name: one of PHASE_NAMES, which decides the choices that are open; GROWING, which opens
+            them as the recipe says; SANDWICH, which opens all and trains the largest, the smallest
+            and random subnets in every step; or FINETUNE or SINGLE, which train the recipe's one
+            arch.
         epochs: passes over the training images, warm-up included.
         base_lr: peak learning rate for 64 images a step; it grows linearly with the batch.
         warmup_epochs: epochs of linear warm-up; then the rate falls as a half cosine.
@@ -66,7 +75,7 @@ class Phase:
     subnets_per_step: int = 1
 
     def __post_init__(self):
-        known = (*_OPEN, SANDWICH, *OF_ONE_SUBNET)
+        known = (*_OPEN, *ALONE)
         if self.name not in known:
             raise UsageError(f"There is no phase {self.name!r}; known: {', '.join(known)}.")
         positive = (self.epochs, self.base_lr, self.subnets_per_step)
@@ -109,18 +118,22 @@ class Phase:
     def teacher(self) -> Teacher:
         if self.name == SANDWICH:
             return Teacher.IN_PLACE
-        return Teacher.NONE if self.name in (PHASE_NAMES[0], SINGLE) else Teacher.LARGEST
+        untaught = self.name in (PHASE_NAMES[0], GROWING, SINGLE)
+        return Teacher.NONE if untaught else Teacher.LARGEST
 
     def num_steps(self, steps_per_epoch: int) -> int:
         return max(1, round(self.epochs * steps_per_epoch))
 
-    def learning_rate(self, step: int, steps_per_epoch: int, batch_size: int) -> float:
-        """The rate at a step of this phase: linear warm-up, then a half cosine to zero."""
+    def learning_rate(self, step: float, steps_per_epoch: int, batch_size: int) -> float:
+        """The rate at a step of this phase: linear warm-up, then a half cosine to zero.
+
+        Where steps differ in cost, `step` is what was spent, in steps of the mean cost.
+        """
         peak = self.base_lr * batch_size / 64
         steps = self.num_steps(steps_per_epoch)
         warmup = round(self.warmup_epochs * steps_per_epoch)
         if step < warmup:
-            return peak * (step + 1) / warmup
+            return min(peak, peak * (step + 1) / warmup)
         return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 

@@ -8,10 +8,27 @@ from typing import Any
 from ofa_tf.data import Augmentation
 from ofa_tf.errors import UsageError
 from ofa_tf.spaces import Arch
-from ofa_tf.training.phases import OF_ONE_SUBNET, PHASE_NAMES, SANDWICH, Phase, Teacher
+from ofa_tf.training.phases import (
+    ALONE,
+    GROWING,
+    OF_ONE_SUBNET,
+    PHASE_NAMES,
+    SINGLE,
+    Phase,
+    Teacher,
+)
 
 KD_LOSSES = ("cross_entropy", "mse")
 PRECISIONS = ("float32", "bfloat16", "float16")
+
+# Fields that the first recipes lacked, and what was done.
+_BEFORE = {
+    "sort_channels": True,
+    "low_resolution_first": False,
+    "small_subnets_first": False,
+    "coupling": 0.0,
+    "zero_last_gamma": False,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +36,8 @@ class Recipe:
     """A training run in numbers.
 
     Args:
-        phases: phases of progressive shrinking in their order, or one of the phases sandwich,
-            finetune and single alone.
+        phases: phases of progressive shrinking in their order, or one of the phases growing,
+            sandwich, finetune and single alone.
         batch_size: images per step, over all replicas.
         resolutions: sides of the images in pixels, one of them drawn per step.
         momentum: of Nesterov SGD.
@@ -39,6 +56,11 @@ class Recipe:
         sort_channels: put the most important channels first before the width becomes elastic.
         seed: of the weights, images, subnets and dropout.
         arch: the subnet that phase finetune or single trains, at its one resolution; else None.
+        low_resolution_first: phase growing or single begins with smaller images (curriculum.py).
+        small_subnets_first: phase growing begins with the least depths and expand ratios.
+        coupling: of the choices of random subnets, see `SearchSpace.sample_codes`.
+        zero_last_gamma: blocks with a shortcut begin as the identity: the last gamma of each is 0
+            where training begins with new weights (arXiv 1706.02677).
 
     Raises:
         UsageError: naming the field that is out of range, or phases that do not go together.
@@ -61,17 +83,27 @@ class Recipe:
     sort_channels: bool = True
     seed: int = 0
     arch: Arch | None = None
+    low_resolution_first: bool = False
+    small_subnets_first: bool = False
+    coupling: float = 0.0
+    zero_last_gamma: bool = False
 
     def __post_init__(self):
         names = [phase.name for phase in self.phases]
         in_order = [name for name in PHASE_NAMES if name in names]
-        alone = len(names) == 1 and names[0] in (SANDWICH, *OF_ONE_SUBNET)
+        alone = len(names) == 1 and names[0] in ALONE
         if not alone and (not names or names != in_order):
             raise UsageError(
-                f"phases keep the order {', '.join(PHASE_NAMES)}, or are {SANDWICH}, "
-                f"{' or '.join(OF_ONE_SUBNET)} alone; got {', '.join(names) or 'none'}."
+                f"phases keep the order {', '.join(PHASE_NAMES)}, or are "
+                f"{', '.join(ALONE[:-1])} or {ALONE[-1]} alone; got {', '.join(names) or 'none'}."
             )
         self._check_arch()
+        growth = {"low_resolution_first": (GROWING, SINGLE), "small_subnets_first": (GROWING,)}
+        for field, known in growth.items():
+            if getattr(self, field) and names[0] not in known:
+                raise UsageError(
+                    f"{field} goes with phase {' or '.join(known)}, not with {names[0]}."
+                )
         for field, choices in (("kd_loss", KD_LOSSES), ("precision", PRECISIONS)):
             if getattr(self, field) not in choices:
                 raise UsageError(
@@ -85,6 +117,8 @@ class Recipe:
         for field in ("momentum", "label_smoothing", "ema_decay"):
             if not 0 <= getattr(self, field) < 1:
                 raise UsageError(f"{field} is from 0 to below 1, not {getattr(self, field)}.")
+        if not 0 <= self.coupling <= 1:
+            raise UsageError(f"coupling is from 0 to 1, not {self.coupling}.")
         for field in ("weight_decay", "kd_ratio", "clip_norm", "mixup_alpha"):
             if not 0 <= getattr(self, field) < float("inf"):
                 raise UsageError(f"{field} is 0 or more, not {getattr(self, field)}.")
@@ -114,12 +148,14 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON; "arch" in the published spelling, and only where there is one.
 
-        "sort_channels" is there only where it is off: recipes on disk that are older lack it.
+        What later versions added is there only where it is not as it was before: recipes on disk
+        that are older lack it.
         """
         settings = dataclasses.asdict(self)
         del settings["arch"]
-        if self.sort_channels:
-            del settings["sort_channels"]
+        for field, before in _BEFORE.items():
+            if settings[field] == before:
+                del settings[field]
         return settings | ({"arch": self.arch.to_dict()} if self.arch else {})
 
 

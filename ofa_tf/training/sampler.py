@@ -9,7 +9,12 @@ from ofa_tf.training.phases import OF_ONE_SUBNET, SANDWICH, Phase
 
 
 def step_archs(
-    phase: Phase, space: SearchSpace, seed: int, step: int, arch: Arch | None = None
+    phase: Phase,
+    space: SearchSpace,
+    seed: int,
+    step: int,
+    arch: Arch | None = None,
+    coupling: float = 0.0,
 ) -> list[Arch]:
     """The subnets of a step.
 
@@ -19,12 +24,13 @@ def step_archs(
         seed: of the run.
         step: of the run.
         arch: the one subnet of the phases finetune and single.
+        coupling: see `SearchSpace.sample_codes`.
     """
     if phase.name in OF_ONE_SUBNET:
         return [arch]
     always = [space.max(), space.min()] if phase.name == SANDWICH else []
     num_random = phase.subnets_per_step - len(always)
-    codes = space.sample_codes(num_random, np.random.default_rng((seed, step)))
+    codes = space.sample_codes(num_random, np.random.default_rng((seed, step)), coupling)
     return always + space.decode(codes)
 
 

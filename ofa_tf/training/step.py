@@ -27,10 +27,16 @@ class StepResult(NamedTuple):
         asked: the sum over the workers of what each asked for.
     """
 
-    loss: float
-    gradient_norm: float
-    applied: bool
-    asked: np.ndarray
+    loss: float | tf.Tensor
+    gradient_norm: float | tf.Tensor
+    applied: bool | tf.Tensor
+    asked: np.ndarray | tf.Tensor
+
+    def read(self) -> StepResult:
+        """As numbers: waits for the end of the step, where a device runs it in the background."""
+        return StepResult(
+            float(self.loss), float(self.gradient_norm), bool(self.applied), np.array(self.asked)
+        )
 
 
 class _Weights(NamedTuple):
@@ -106,7 +112,7 @@ class TrainStep:
         mixup_share: float = 1.0,
         asked: Sequence[int] = (),
     ) -> StepResult:
-        """Runs a step.
+        """Runs a step, or starts it: its result may still be under way, see `StepResult.read`.
 
         Args:
             batch: images and labels, one value per replica.
@@ -118,9 +124,7 @@ class TrainStep:
         """
         seed = (self.recipe.seed, step)
         loss, update, asked = self._step(batch, sizes, rate, seed, mixup_share, list(asked))
-        return StepResult(
-            float(loss), float(update.gradient_norm), bool(update.applied), asked.numpy()
-        )
+        return StepResult(loss, update.gradient_norm, update.applied, asked)
 
     def _on_all_replicas(self, batch, sizes, rate, seed, mixup_share, asked):
         self.num_traces += 1

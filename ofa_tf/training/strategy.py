@@ -11,6 +11,7 @@ import tensorflow as tf
 from ofa_tf.errors import FailureError, UsageError
 
 STRATEGIES = ("one_device", "mirrored", "multi_worker", "tpu")
+_LEAST_IMAGES = 32  # of a replica: from fewer, batch statistics are poor
 
 
 def make_strategy(name: str, tpu: str = "") -> tf.distribute.Strategy:
@@ -39,6 +40,36 @@ def make_strategy(name: str, tpu: str = "") -> tf.distribute.Strategy:
             raise UsageError(f"There is no TPU {tpu!r} to be reached: {error}") from error
         return tf.distribute.TPUStrategy(resolver)
     raise UsageError(f"There is no strategy {name!r}; known: {', '.join(STRATEGIES)}.")
+
+
+def share_cores(cores: int, batch_size: int) -> tf.distribute.Strategy:
+    """Makes replicas on CPU cores; before anything else touches TensorFlow's devices.
+
+    Small images leave cores idle where all of them work on one operation at a time; each on images
+    of its own, they are as fast or faster (benchmarks/README.md).
+
+    Args:
+        cores: that train.
+        batch_size: images that batch norm may see together, shared out to the replicas.
+    """
+    replicas = most_replicas(cores, batch_size)
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(cores // replicas)
+        tf.config.threading.set_inter_op_parallelism_threads(cores)
+        cpu, *_ = tf.config.list_physical_devices("CPU")
+        devices = [tf.config.LogicalDeviceConfiguration()] * replicas
+        tf.config.set_logical_device_configuration(cpu, devices)
+    except RuntimeError:  # TensorFlow's devices are set up in this process already
+        replicas = 1
+    if replicas == 1:
+        return tf.distribute.get_strategy()
+    return tf.distribute.MirroredStrategy([f"CPU:{index}" for index in range(replicas)])
+
+
+def most_replicas(cores: int, batch_size: int) -> int:
+    """How many replicas can share a batch equally, each with enough images for batch norm."""
+    most = max(1, min(cores, batch_size // _LEAST_IMAGES))
+    return max(count for count in range(1, most + 1) if batch_size % count == 0)
 
 
 def _multi_worker() -> tf.distribute.Strategy:

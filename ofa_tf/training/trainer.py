@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 import logging
@@ -9,6 +10,7 @@ import os
 import pathlib
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -22,11 +24,13 @@ from ofa_tf.spaces import Arch
 from ofa_tf.training import checkpoints
 from ofa_tf.training.calibration import SubnetEvaluator
 from ofa_tf.training.corners import watched_archs
+from ofa_tf.training.curriculum import Curriculum
 from ofa_tf.training.interruptions import SIGNALS, SignalWatch, heed
 from ofa_tf.training.metrics import EpochSummary, MetricsLog
 from ofa_tf.training.optimizer import Optimizer
 from ofa_tf.training.phases import (
     FINETUNE,
+    GROWING,
     PHASE_NAMES,
     SANDWICH,
     SINGLE,
@@ -37,7 +41,7 @@ from ofa_tf.training.phases import (
 from ofa_tf.training.recipe import Recipe
 from ofa_tf.training.sampler import mixup_share, step_archs
 from ofa_tf.training.sorting import sort_channels
-from ofa_tf.training.step import TrainStep
+from ofa_tf.training.step import StepResult, TrainStep
 from ofa_tf.training.strategy import (
     distributed_batches,
     is_chief,
@@ -84,12 +88,21 @@ class _Position:
     ended: bool = False
 
 
+class _RunningStep(NamedTuple):
+    """A step that was started: its number in the phase, and what it trains."""
+
+    result: StepResult
+    number: int
+    rate: float
+    archs: Sequence[Arch]
+
+
 # What a run that goes on reads of a checkpoint's state.
 _STATE_KINDS = {"phase": str, "phase_step": int, "step": int, "ended": bool, "has_average": bool}
 
 
 class Trainer:
-    """Progressive shrinking (arXiv 1908.09791), the sandwich rule (arXiv 2003.11142), fine-tuning.
+    """Trains a supernet or one of its subnets, phase by phase as the recipe says.
 
     Args:
         supernet: trained in place; made within the strategy's scope.
@@ -140,7 +153,7 @@ class Trainer:
         )
         self._train_steps: dict[tuple[Teacher, bool], TrainStep] = {}
         self._restored: tuple[_Position, str | None] | None = None
-        self._saved = time.monotonic()
+        self._saved, self._asked_to_save = time.monotonic(), False
         self._signals = SignalWatch()
 
     def _check(self) -> None:
@@ -250,6 +263,10 @@ class Trainer:
 
     def _begin(self, first_phase: str) -> str | None:
         """Takes over the weights that a fresh run begins with, if any; gives their phase."""
+        if self.recipe.zero_last_gamma and not self.init:
+            for block in self.supernet.blocks:
+                if block.last_batch_norm:
+                    block.last_batch_norm.gamma.assign(tf.zeros_like(block.last_batch_norm.gamma))
         if first_phase == FINETUNE:
             trained = self.largest.variables
             for variable, value in zip(self.supernet.variables, trained, strict=True):
@@ -263,7 +280,7 @@ class Trainer:
             self.init, remedy="Give another --init.", weights=self.supernet.variables
         )
         name = state.get("phase")
-        order = (*PHASE_NAMES, SANDWICH)
+        order = (*PHASE_NAMES, GROWING, SANDWICH)
         if name not in order or order.index(name) >= order.index(first_phase):
             raise UsageError(f"{self.init} is of phase {name}, which is not before {first_phase}.")
         teacher = pathlib.Path(self.init).with_name(self.workdir.teacher.name)
@@ -317,12 +334,15 @@ class Trainer:
 
         Gives what the workers asked for in the last step.
         """
-        recipe, batch_size = self.recipe, self.recipe.batch_size
-        steps = phase.num_steps(self.steps_per_epoch)
-        space = phase.restrict(self.supernet.space)
-        batches = self._batches(position.step)
+        batch_size = self.recipe.batch_size
+        curriculum = Curriculum(
+            phase, self.recipe, self.supernet.space, self.supernet.num_classes, self.steps_per_epoch
+        )
+        steps = curriculum.num_steps
+        batches = self._batches(position, curriculum)
         train_step = self._train_step(phase, batches.element_spec)
         epoch = EpochSummary(batch_size)
+        running: collections.deque[_RunningStep] = collections.deque()
         skipped_in_row = 0
         asked: Sequence[int] = [0] * (1 + len(SIGNALS))
         bar = tqdm(
@@ -337,45 +357,66 @@ class Trainer:
             while position.phase_step < steps:
                 with epoch.waiting():
                     batch = next(batches)
-                archs = step_archs(phase, space, recipe.seed, position.step, recipe.arch)
-                rate = phase.learning_rate(position.phase_step, self.steps_per_epoch, batch_size)
-                result = train_step(
-                    batch,
-                    np.stack([space.sizes(arch) for arch in archs]),
-                    rate,
-                    position.step,
-                    mixup_share(recipe.mixup_alpha, recipe.seed, position.step),
-                    self._asks(),
-                )
-                skipped_in_row = 0 if result.applied else skipped_in_row + 1
-                if skipped_in_row >= self.settings.max_skipped_steps:
-                    raise self._diverged(phase, position, rate, archs, skipped_in_row)
-                position.phase_step += 1
-                position.step += 1
-                epoch.add(result)
-                bar.update(batch_size)
-                bar.set_postfix(loss=f"{result.loss:.3f}", refresh=False)
+                running.append(self._start_step(train_step, batch, phase, curriculum, position))
                 is_last = position.phase_step == steps
-                if position.phase_step % self.steps_per_epoch == 0 or is_last:
-                    self._end_epoch(phase, position, epoch, rate, is_last)
+                ends_epoch = position.phase_step % self.steps_per_epoch == 0 or is_last
+                # A step is read while the next one runs, so that no accelerator waits for Python.
+                while len(running) > (not ends_epoch):
+                    step = running.popleft()
+                    result = step.result.read()
+                    skipped_in_row = 0 if result.applied else skipped_in_row + 1
+                    if skipped_in_row >= self.settings.max_skipped_steps:
+                        raise self._diverged(phase, step, skipped_in_row)
+                    asked = result.asked
+                    epoch.add(result)
+                    bar.update(batch_size)
+                    bar.set_postfix(loss=f"{result.loss:.3f}", refresh=False)
+                if ends_epoch:
+                    self._end_epoch(phase, position, epoch, step.rate, is_last)
                     epoch = EpochSummary(batch_size)
                 # The last step's checkpoint says that the phase is done, so it comes after all of
                 # the phase's work.
-                asked = result.asked
                 if any(asked) and not is_last:
                     self._save(position)
                     heed(asked[1:])
         return asked
 
-    def _batches(self, first_step: int):
+    def _start_step(
+        self,
+        train_step: TrainStep,
+        batch,
+        phase: Phase,
+        curriculum: Curriculum,
+        position: _Position,
+    ) -> _RunningStep:
+        """Starts the step at a position, which moves on."""
+        recipe, space = self.recipe, curriculum.space(position.phase_step)
+        archs = step_archs(phase, space, recipe.seed, position.step, recipe.arch, recipe.coupling)
+        spent = curriculum.clock(position.phase_step)
+        rate = phase.learning_rate(spent, self.steps_per_epoch, recipe.batch_size)
+        result = train_step(
+            batch,
+            np.stack([space.sizes(arch) for arch in archs]),
+            rate,
+            position.step,
+            mixup_share(recipe.mixup_alpha, recipe.seed, position.step),
+            self._asks(),
+        )
+        started = _RunningStep(result, position.phase_step, rate, archs)
+        position.phase_step += 1
+        position.step += 1
+        return started
+
+    def _batches(self, position: _Position, curriculum: Curriculum):
         recipe, count = self.recipe, self.strategy.num_replicas_in_sync
+        resolutions = curriculum.resolutions(position.step - position.phase_step)
         return distributed_batches(
             self.strategy,
             lambda replicas: self.data.train_batches(
                 recipe.batch_size,
-                recipe.resolutions,
+                resolutions,
                 seed=recipe.seed,
-                first_step=first_step,
+                first_step=position.step,
                 augmentation=recipe.augmentation,
                 num_replicas=count,
                 replicas=replicas,
@@ -485,7 +526,7 @@ class Trainer:
         )
         if self.is_chief:
             self._folder.save(position.step, state, arrays)
-        self._saved = time.monotonic()
+        self._saved, self._asked_to_save = time.monotonic(), False
 
     def _save_phase(self, phase: Phase) -> None:
         """What a phase leaves: the weights that later phases, alone or not, start from."""
@@ -496,18 +537,18 @@ class Trainer:
     def _asks(self) -> list[int]:
         """What this worker asks of all: to save, or to stop for a signal."""
         due = time.monotonic() - self._saved > 60 * self.settings.checkpoint_minutes
-        return [int(due and self.is_chief), *self._signals.counts()]
+        asks = due and self.is_chief and not self._asked_to_save
+        self._asked_to_save |= asks
+        return [int(asks), *self._signals.counts()]
 
-    def _diverged(
-        self, phase: Phase, position: _Position, rate: float, archs: Sequence[Arch], count: int
-    ) -> FailureError:
+    def _diverged(self, phase: Phase, step: _RunningStep, count: int) -> FailureError:
         good = self._folder.newest()
         return FailureError(
             f"The loss or a gradient was not finite in {count} steps in a row. Phase {phase.name}, "
-            f"step {position.phase_step} of the phase, learning rate {rate:.4g}, arch "
-            f"{json.dumps(archs[-1].to_dict())}. Last good checkpoint: {good or 'none'}. Train on "
-            "from it with --allow_recipe_change and a lower base_lr, a longer warm-up or a "
-            "clip_norm."
+            f"step {step.number} of the phase, learning rate {step.rate:.4g}, arch "
+            f"{json.dumps(step.archs[-1].to_dict())}. Last good checkpoint: {good or 'none'}. "
+            "Train on from it with --allow_recipe_change and a lower base_lr, a longer warm-up or "
+            "a clip_norm."
         )
 
 

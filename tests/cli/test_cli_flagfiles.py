@@ -95,7 +95,7 @@ def test_defaults_are_the_published_ones():
         for name in ("momentum", "weight_decay", "label_smoothing", "kd_ratio", "eval_crop"):
             assert values[name] == written[name].value
         recipe = train._recipe(get_space("ofa_mbv3_w1.0"))
-        assert tuple(phase.name for phase in recipe.phases) == SCHEDULES[values["schedule"]]
+        assert tuple(phase.name for phase in recipe.phases) == SCHEDULES["progressive"]
 
 
 @pytest.mark.parametrize("name", PHASE_NAMES)
@@ -107,6 +107,35 @@ def test_an_imagenet_phase_alone_is_that_of_the_whole(name):
     (phase,) = alone.phases
     assert phase == whole.phases[PHASE_NAMES.index(name)]
     assert dataclasses.replace(alone, phases=whole.phases) == whole
+
+
+def test_by_default_all_choices_grow_open_in_one_phase():
+    with own_flags():
+        train.define_flags()
+        flags.FLAGS(["x", "--epochs=2", "--base_lr=0.1"])
+        recipe = train._recipe(get_space("ofa_mbv3_tiny"))
+        assert [phase.name for phase in recipe.phases] == ["growing"]
+        grows = recipe.low_resolution_first, recipe.small_subnets_first, recipe.zero_last_gamma
+        assert (*grows, recipe.coupling) == (True, True, True, 0.5)
+        flags.FLAGS(["x", "--epochs=2", "--base_lr=0.1", "--nosmall_subnets_first", "--coupling=0"])
+        recipe = train._recipe(get_space("ofa_mbv3_tiny"))
+        grows = recipe.low_resolution_first, recipe.small_subnets_first, recipe.zero_last_gamma
+        assert (*grows, recipe.coupling) == (True, False, True, 0.0)
+
+
+def test_the_phases_say_of_which_schedule_they_are():
+    """And none of what the schedule growing does: older command lines mean what they meant."""
+    for phases in ("largest,kernel", "sandwich"):
+        count = phases.count(",") + 1
+        numbers = (f"--{flag}={','.join(['1'] * count)}" for flag in ("epochs", "base_lr"))
+        with own_flags():
+            train.define_flags()
+            flags.FLAGS(["x", f"--phases={phases}", *numbers])
+            recipe = train._recipe(get_space("ofa_mbv3_tiny"))
+        assert ",".join(phase.name for phase in recipe.phases) == phases
+        grows = recipe.low_resolution_first, recipe.small_subnets_first, recipe.zero_last_gamma
+        assert (*grows, recipe.coupling) == (False, False, False, 0.0)
+        assert recipe.clip_norm == (1.0 if phases == "sandwich" else 0.0)
 
 
 def test_the_sandwich_has_its_own_defaults():

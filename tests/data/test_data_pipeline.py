@@ -162,6 +162,24 @@ def test_resolutions_follow_from_seed_and_step():
     assert sizes != other
 
 
+def test_resolutions_may_change_in_the_course_of_training():
+    data, changing = numbered_data(), [(0, [8]), (5, [12, 16, 20]), (30, [16])]
+    sizes = [images.shape[1] for images, _ in take(data, 40, resolutions=changing)]
+    assert sizes[:5] == [8] * 5
+    # Drawn by step, as if they had always been these.
+    always = [images.shape[1] for images, _ in take(data, 40, resolutions=[12, 16, 20])]
+    assert sizes[5:30] == always[5:30]
+    assert sizes[30:] == [16] * 10
+    later = [images.shape[1] for images, _ in take(data, 8, resolutions=changing, first_step=27)]
+    assert later == sizes[27:35]
+
+
+def test_resolutions_of_older_jobs_are_what_they_were():
+    steps = tf.range(12, dtype=tf.int64)
+    found = [int(resolution_at_step([24, 28, 32], 3, step)) for step in steps]
+    assert found == [24, 24, 28, 28, 24, 32, 24, 24, 28, 24, 28, 28]
+
+
 def test_decoded_and_encoded_images_get_the_same_augmentation(tmp_path):
     for split in ("train", "test"):
         write_classes(tmp_path / split, {"a": 10, "b": 10}, extension="png")

@@ -37,6 +37,53 @@ def test_sample_encode_decode_round_trip(space, seed):
 
 
 @hypothesis.given(space=any_space(), seed=SEEDS)
+def test_coupled_choices_are_alike_throughout(space, seed):
+    """Each stage takes the same place among the depths that it may have, and so on."""
+    codes = space.sample_codes(20, np.random.default_rng(seed), coupling=1.0)
+    assert_in_space(space, codes)
+    for axis in ("kernel", "expand", "width"):
+        for row in codes[:, space.columns[axis]]:
+            assert len(set(row) - {OFF}) <= 1
+    fixed = [space.allowed("depth", stage) for stage in range(space.num_stages)]
+    if len({len(allowed) for allowed in fixed}) == 1:
+        ranks = [
+            [list(allowed).index(depth) for allowed, depth in zip(fixed, row, strict=True)]
+            for row in codes[:, space.columns["depth"]]
+        ]
+        assert all(len(set(row)) == 1 for row in ranks)
+
+
+def test_coupling_is_a_chance_of_each_axis():
+    space = get_space("ofa_mbv3_w1.0")
+    codes = space.sample_codes(4000, np.random.default_rng(0), coupling=0.5)
+    alike = np.array(
+        [
+            [len(set(row[space.columns[axis]]) - {OFF}) == 1 for row in codes]
+            for axis in ("depth", "kernel", "expand")
+        ]
+    )
+    # By chance alone five stages are alike in 1 of 81 archs, and ten blocks or more hardly ever.
+    assert alike.mean(1) == pytest.approx([0.506, 0.5, 0.5], abs=0.03)
+    assert alike.all(0).mean() == pytest.approx(0.125, abs=0.02)
+    # All choices stay about equally likely.
+    kernels = codes[:, space.columns["kernel"]]
+    shares = [np.mean(kernels[kernels != OFF] == choice) for choice in range(3)]
+    assert shares == pytest.approx([1 / 3] * 3, abs=0.03)
+
+
+def test_without_coupling_codes_are_as_before():
+    """Steps of jobs that were begun before are drawn alike."""
+    space = get_space("ofa_mbv3_cifar")
+    uncoupled = space.sample_codes(3, np.random.default_rng((3, 5)), coupling=0.0)
+    np.testing.assert_array_equal(uncoupled, space.sample_codes(3, np.random.default_rng((3, 5))))
+    assert uncoupled[:, :12].tolist() == [
+        [0, 2, 0, 2, OFF, OFF, 2, 1, 0, 2, OFF, OFF],
+        [0, 2, 1, 0, OFF, OFF, 1, 1, 2, 0, 1, OFF],
+        [0, 2, 1, 0, OFF, OFF, 2, 0, 2, 1, 2, OFF],
+    ]
+
+
+@hypothesis.given(space=any_space(), seed=SEEDS)
 def test_equal_archs_are_those_that_differ_only_where_switched_off(space, seed):
     rng = np.random.default_rng(seed)
     code = space.sample_codes(1, rng)

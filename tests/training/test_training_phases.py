@@ -148,7 +148,7 @@ def test_an_arch_that_does_not_fit_is_refused(name, changes, expected):
 
 def test_the_sandwich_opens_all():
     assert Phase(SANDWICH, 1, 0.1, subnets_per_step=2).restrict(W1).num_subnets == W1.num_subnets
-    names = {"sandwich": ("sandwich",), "single": ("single",)}
+    names = {name: (name,) for name in ("growing", "sandwich", "single")}
     assert {"progressive": PHASE_NAMES, **names} == SCHEDULES
 
 
@@ -218,7 +218,7 @@ def test_bad_order_of_phases_is_refused(names):
     message = str(error.value)
     assert message.startswith("phases keep the order largest, kernel, depth1, depth2, expand1,")
     assert message.endswith(
-        f"or are sandwich, finetune or single alone; got {', '.join(names) or 'none'}."
+        f"or are growing, sandwich, finetune or single alone; got {', '.join(names) or 'none'}."
     )
 
 

@@ -409,6 +409,68 @@ def test_interrupted_at_the_end_of_a_phase_it_ends_like_an_undisturbed_run(
     }
 
 
+GROWING_RECIPE = recipe(
+    Phase("growing", steps(12), 0.05, warmup_epochs=steps(2)),
+    low_resolution_first=True,
+    small_subnets_first=True,
+    coupling=0.5,
+    zero_last_gamma=True,
+)
+
+
+class Watching(Interrupting):
+    """Keeps the pixels and the subnets of each step."""
+
+    def _train_step(self, phase, batch_spec):
+        train_step, self.seen = super()._train_step(phase, batch_spec), {}
+
+        def watched(batch, sizes, rate, step, *rest):
+            self.seen[step] = batch[0].shape[1], sizes, rate
+            return train_step(batch, sizes, rate, step, *rest)
+
+        return watched
+
+
+def test_growing_goes_on_where_it_was_interrupted(shapes, shared_supernet, tmp_path):
+    whole = make_trainer(shapes, tmp_path / "whole", GROWING_RECIPE, shared_supernet, kind=Watching)
+    whole.at = -1, 0
+    gammas = [block.last_batch_norm for block in shared_supernet.blocks if block.last_batch_norm]
+    assert len(gammas) == 4  # the first block, and one in each of three stages
+    whole.restore()
+    assert all(not layer.gamma.numpy().any() for layer in gammas)
+    whole.fit()
+    assert all(layer.gamma.numpy().any() for layer in gammas)
+    expected = arrays(checkpoint(whole, 12))
+    sides = [whole.seen[step][0] for step in range(12)]
+    assert sides[:6] == [16] * 6
+    assert sides[6:8] == [20, 20]
+    assert set(sides[8:]) <= {24, 32}
+    # At first no stage has more than one block.
+    active = [int((whole.seen[step][1][0, :, 0] > 0).sum()) for step in range(12)]
+    assert active[:3] == [active[0]] * 3
+    assert max(active) > active[0]
+
+    for seed, at in enumerate((2, 7)):
+        parts = make_trainer(
+            shapes, tmp_path / "parts", GROWING_RECIPE, shared_supernet, seed, kind=Watching
+        )
+        parts.at = at, signal.SIGTERM
+        with pytest.raises(Interrupted):
+            parts.fit()
+    parts = make_trainer(
+        shapes, tmp_path / "parts", GROWING_RECIPE, shared_supernet, 9, kind=Watching
+    )
+    parts.at = -1, 0
+    parts.fit()
+    assert list(parts.seen) == [9, 10, 11]  # an interruption is heeded a step later
+    for step, (side, sizes, rate) in parts.seen.items():
+        assert (side, rate) == (whole.seen[step][0], whole.seen[step][2])
+        np.testing.assert_array_equal(sizes, whole.seen[step][1])
+    found = arrays(checkpoint(parts, 12))
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
 def test_metrics_have_a_row_per_epoch_and_one_per_evaluation(undisturbed):
     _, metrics = undisturbed
     assert [(row["phase"], row["step"], row.get("when")) for row in metrics] == [
@@ -500,9 +562,9 @@ def test_many_bad_steps_in_a_row_end_the_run(shapes, shared_supernet, tmp_path):
     )
     arch = json.loads(re.search(r"arch (\{.*?\})\. Last", message)[1])
     assert TINY.arch(arch) == TINY.restrict(resolutions=[arch["r"]]).max()
-    newest = checkpoint(trainer, 4)
+    newest = checkpoint(trainer, 5)  # made while step 4 ran, which was skipped
     assert f"Last good checkpoint: {newest}. Train on from it with --allow_recipe" in message
-    assert checkpoints.load(newest, weights=shared_supernet.variables)["phase_step"] == 4
+    assert checkpoints.load(newest, weights=shared_supernet.variables)["phase_step"] == 5
 
 
 # -- a disk that refuses ----------------------------------------------------------------------
@@ -526,10 +588,10 @@ def test_a_disk_that_refuses_leaves_the_earlier_checkpoints(
     with pytest.raises(FailureError) as error:
         trainer.fit()
     assert str(error.value) == (
-        f"{checkpoint(trainer, 3)} could not be written: {os.strerror(number)}."
+        f"{checkpoint(trainer, 4)} could not be written: {os.strerror(number)}."
     )
     left = sorted(path.name for path in trainer.workdir.checkpoints.iterdir())
-    assert left == ["step_000000001.npz", "step_000000002.npz"]
+    assert left == ["step_000000002.npz", "step_000000003.npz"]
     trainer = make_trainer(shapes, tmp_path, made, shared_supernet)
     trainer.restore()
 
