@@ -83,7 +83,7 @@ def test_interrupted_and_killed_it_ends_like_an_undisturbed_run(trained, images,
     ]
 
 
-KILLS = 10
+KILLS = 5
 THREE_PHASES = (
     "--phases=largest,kernel,expand2",
     "--epochs=0.7,0.7,0.7",
@@ -97,7 +97,7 @@ THREE_PHASES = (
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-def test_killed_ten_times_it_ends_bit_for_bit_like_an_undisturbed_run(images, tmp_path):
+def test_killed_again_and_again_it_ends_bit_for_bit_like_an_undisturbed_run(images, tmp_path):
     """At random moments, and at those at which the files of a phase appear."""
     args = ["train", *TRAIN, *THREE_PHASES, f"--data_dir={images}"]
     ended = finish(start(*args, f"--workdir={tmp_path}/undisturbed"))

@@ -1,6 +1,6 @@
-"""Trains 20 steps of an expand phase under a strategy; run by test_training_distributed.py.
+"""Trains 20 steps of a phase under a strategy; run by test_training_distributed.py.
 
-python distributed_worker.py STRATEGY DATA_DIR INIT WORKDIR ACCUMULATION_STEPS
+python distributed_worker.py STRATEGY PHASE DATA_DIR INIT WORKDIR ACCUMULATION_STEPS
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ofa_tf.models import Supernet
 from ofa_tf.training.calibration import SubnetEvaluator
 from ofa_tf.training.phases import Phase
 from ofa_tf.training.recipe import Recipe
-from ofa_tf.training.strategy import make_strategy
+from ofa_tf.training.strategy import make_strategy, share_cores
 from ofa_tf.training.trainer import RunSettings, Trainer
 from ofa_tf.workdir import Workdir
 
@@ -24,27 +24,32 @@ STEPS = 20
 BATCH = 16
 
 
-def main(name: str, data_dir: str, init: str, workdir: str, accumulation_steps: str) -> None:
-    if name == "mirrored":
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        halves = [tf.config.LogicalDeviceConfiguration()] * 2
-        tf.config.set_logical_device_configuration(cpu, halves)
-        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    else:
-        strategy = make_strategy(name)
+PHASES = {
+    "expand2": {"subnets_per_step": 4},
+    "growing": {"low_resolution_first": True, "small_subnets_first": True, "coupling": 0.5},
+}
+
+
+def main(
+    name: str, phase: str, data_dir: str, init: str, workdir: str, accumulation_steps: str
+) -> None:
+    strategy = share_cores(2, 64) if name == "cores" else make_strategy(name)
+    options = dict(PHASES[phase])
+    subnets = options.pop("subnets_per_step", 1)
     # Else threads add in any order, and small batches make much of the last digit in 20 steps.
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(0)
     data = load_dataset(data_dir=data_dir)
     epochs = STEPS / data.steps_per_epoch(BATCH)
     recipe = Recipe(
-        phases=(Phase("expand2", epochs, 0.05, subnets_per_step=4),),
+        phases=(Phase(phase, epochs, 0.05, subnets_per_step=subnets),),
         batch_size=BATCH,
         resolutions=(24, 32),
         augmentation=PLAIN,
         accumulation_steps=int(accumulation_steps),
         ema_decay=0.9,
         mixup_alpha=0.2,
+        **options,
     )
     with strategy.scope():
         supernet = Supernet(TINY, data.num_classes)

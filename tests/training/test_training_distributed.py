@@ -37,8 +37,10 @@ def start(tmp_path_factory):
     return root
 
 
-def spawn(start, workdir, strategy, accumulation_steps=1, **environment) -> subprocess.Popen:
-    command = [SCRIPT, strategy, start / "data", start / "phase_depth2.npz", workdir]
+def spawn(
+    start, workdir, strategy, accumulation_steps=1, phase="expand2", **environment
+) -> subprocess.Popen:
+    command = [SCRIPT, strategy, phase, start / "data", start / "phase_depth2.npz", workdir]
     return subprocess.Popen(
         [sys.executable, *map(str, command), str(accumulation_steps)],
         env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
@@ -69,12 +71,16 @@ def cluster(count: int) -> list[dict[str, str]]:
     ]
 
 
+def on_one_device(start, phase):
+    """The workdir of one device that takes the batch in two halves, as two replicas do."""
+    workdir = start / f"one_device_{phase}"
+    finish(spawn(start, workdir, "one_device", accumulation_steps=2, phase=phase))
+    return workdir
+
+
 @pytest.fixture(scope="module")
 def one_device(start):
-    """One device that takes the batch in two halves, as two replicas do."""
-    workdir = start / "one_device"
-    finish(spawn(start, workdir, "one_device", accumulation_steps=2))
-    return workdir
+    return on_one_device(start, "expand2")
 
 
 def assert_same_training(workdir, expected) -> None:
@@ -104,9 +110,24 @@ def assert_same_training(workdir, expected) -> None:
 
 @pytest.mark.slow
 def test_two_replicas_in_one_process(start, one_device):
-    workdir = start / "mirrored"
-    finish(spawn(start, workdir, "mirrored"))
+    workdir = start / "cores"
+    finish(spawn(start, workdir, "cores"))
     assert_same_training(workdir, one_device)
+
+
+@pytest.mark.slow
+def test_growing_is_the_same_on_two_replicas(start):
+    workdir = start / "growing"
+    finish(spawn(start, workdir, "cores", phase="growing"))
+    assert_same_training(workdir, on_one_device(start, "growing"))
+
+
+@pytest.mark.parametrize(
+    ("cores", "batch_size", "expected"),
+    [(1, 128, 1), (2, 128, 2), (2, 64, 2), (2, 63, 1), (2, 32, 1), (3, 128, 2), (16, 128, 4)],
+)
+def test_each_replica_has_enough_images_for_batch_norm(cores, batch_size, expected):
+    assert strategies.most_replicas(cores, batch_size) == expected
 
 
 @pytest.mark.slow
