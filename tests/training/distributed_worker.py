@@ -33,7 +33,12 @@ PHASES = {
 def main(
     name: str, phase: str, data_dir: str, init: str, workdir: str, accumulation_steps: str
 ) -> None:
-    strategy = share_cores(2, 64) if name == "cores" else make_strategy(name)
+    if name == "cores":
+        strategy = share_cores(2, 64)
+    else:
+        # As many as each of the two replicas has: the threads of an operation share out its sums.
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        strategy = make_strategy(name)
     options = dict(PHASES[phase])
     subnets = options.pop("subnets_per_step", 1)
     # Else threads add in any order, and small batches make much of the last digit in 20 steps.
