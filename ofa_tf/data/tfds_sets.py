@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import io
+import json
 import logging
 import os
 import shutil
@@ -119,10 +120,15 @@ def _find_builder(dataset: str, tfds_dir: str | None) -> tfds.core.DatasetBuilde
             f"Unknown data set {dataset!r}. The embedded set is {EMBEDDED_DATASET}; any TFDS "
             f"image-classification set can be named too.{hint}"
         ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise _damaged(dataset, _prepared_folder(dataset, tfds_dir), error) from error
     except (ValueError, AssertionError, ImportError) as error:  # a config, version or namespace
         raise UsageError(f"TFDS cannot open {dataset!r}: {first_line(error).rstrip('.')}") from None
     except Exception as error:  # what a file of a prepared set makes of TFDS and its libraries
-        raise _damaged(dataset, _prepared_folder(dataset, tfds_dir), error) from error
+        folder = _prepared_folder(dataset, tfds_dir)
+        if not folder.exists():
+            raise
+        raise _damaged(dataset, folder, error) from error
 
 
 def _supervised_keys(dataset: str, builder: tfds.core.DatasetBuilder) -> tuple[str, str]:

@@ -308,6 +308,29 @@ def test_damaged_files_of_a_set_are_one_message(prepared, damage, cache_bytes):
     assert "[Op:" not in message
 
 
+@pytest.mark.parametrize("content", [b"", b"null", b"[", b"\xff"])
+def test_damaged_features_of_a_set_whose_code_is_not_there(prepared, content):
+    root, folder = prepared
+    for path in folder.glob("*.tfrecord*"):
+        path.rename(folder / path.name.replace("ofa_test_uniform", "another_set"))
+    info = folder / "dataset_info.json"
+    info.write_text(info.read_text().replace("ofa_test_uniform", "another_set"))
+    folder.parent.rename(root / "another_set")
+    assert load_dataset("another_set", tfds_dir=str(root)).num_classes
+    (root / "another_set" / "1.2.3" / "features.json").write_bytes(content)
+    with pytest.raises(FailureError, match=r"'another_set' under .*another_set is damaged: "):
+        load_dataset("another_set", tfds_dir=str(root))
+
+
+def test_a_fault_of_a_set_that_is_not_prepared_is_no_damage(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(tfds_sets.tfds, "builder", fail)
+    with pytest.raises(KeyError, match="a bug"):
+        load_dataset("ofa_test_uniform", tfds_dir=str(tmp_path))
+
+
 PREPARE_AND_DIE = """
 import os, sys
 sys.path[:0] = [{tests!r}]
