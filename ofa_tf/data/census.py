@@ -49,14 +49,15 @@ class Census:
     def from_dict(cls, value: Any) -> Census:
         """Of `to_dict`. Raises ValueError where it is none."""
         try:
-            return cls(
-                {
-                    split: {name: Count(int(n), str(digest)) for name, (n, digest) in row.items()}
-                    for split, row in value.items()
-                }
-            )
+            splits = {
+                split: {name: Count(int(n), str(digest)) for name, (n, digest) in row.items()}
+                for split, row in value.items()
+            }
         except (AttributeError, TypeError, ValueError, OverflowError) as error:
             raise ValueError("expected numbers and digests by split and class") from error
+        if not splits:
+            raise ValueError("it has no splits")
+        return cls(splits)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
