@@ -21,10 +21,16 @@ ADVICE = {
     "host": "it is another computer's adb and no phone",
     "unknown": "unplug it and plug it in again, or run `adb kill-server`",
 }
+_KINDS = {  # of the errors that tell these states; "offline" of the others
+    "unauthorized": "unauthorized",
+    "authorizing": "unauthorized",
+    "no permissions": "refused",
+}
 _GONE_ADVICE = (
     "check its cable or Wi-Fi and that USB debugging is on; `mobile-bench devices` shows what is"
     " there"
 )
+_FULL = "free some space on the phone; `mobile-bench clean` removes what was put there"
 _IN_ITS_PLACE = "something else is in its place: `mobile-bench clean` removes it"
 
 
@@ -43,20 +49,17 @@ class DeviceError(FailureError):
 
 
 def unusable(label: str, state: str) -> DeviceError:
-    """Returns the error for a device that adb knows, but in another state than "device"."""
-    kind = {"authorizing": "unauthorized", "unauthorized": "unauthorized"}.get(state, "offline")
-    advice = ADVICE.get(state, ADVICE["unknown"])
-    return DeviceError(kind, f"{label}adb says that it is `{one_line(state)}`; {advice}")
+    """Returns the error for a device that adb knows, in a state of `ADVICE`."""
+    kind = _KINDS.get(state, "offline")
+    return DeviceError(kind, f"{label}adb says that it is `{state}`; {ADVICE[state]}")
 
 
 def refusal(label: str, answer: str) -> DeviceError:
     """Returns the error for an answer of the adb server, or of the device, that refuses."""
     answer = one_line(answer.strip().partition("\n")[0])
     for word, kind, advice in (
-        ("No space left", "storage", "free some space on the phone; `mobile-bench clean` removes"
-         " what was put there"),
-        ("Disk quota exceeded", "storage", "free some space on the phone; `mobile-bench clean`"
-         " removes what was put there"),
+        ("No space left", "storage", _FULL),
+        ("Disk quota exceeded", "storage", _FULL),
         ("Permission denied", "refused", "root's own files are in the way, as `adb root` makes"
          f" them: `adb root`, then `adb shell rm -rf {FOLDER}`"),
         ("File exists", "refused", _IN_ITS_PLACE),

@@ -16,7 +16,7 @@ from stand_in.faults import Fault
 from stand_in.phones import OLD
 
 from mobile_bench.adb.device import AdbDevice, Script
-from mobile_bench.adb.errors import DeviceError, refusal
+from mobile_bench.adb.errors import ADVICE, DeviceError, refusal, unusable
 from mobile_bench.adb.server import Adb, find_adb, parse_devices
 from mobile_bench.errors import UsageError
 from mobile_bench.phone.description import describe_phone, read_state
@@ -380,6 +380,21 @@ def test_a_refusal_is_of_a_kind_and_says_what_to_do(answer, kind, advice):
     assert str(error).startswith("serial: ")
     assert str(error).isprintable()
     assert len(str(error)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("state", "kind"),
+    [
+        ("unauthorized", "unauthorized"),
+        ("authorizing", "unauthorized"),
+        ("no permissions", "refused"),  # which waiting does not help
+        ("recovery", "offline"),
+    ],
+)
+def test_a_state_is_of_a_kind_and_says_what_to_do(state, kind):
+    error = unusable("serial: ", state)
+    assert error.kind == kind
+    assert str(error) == f"serial: adb says that it is `{state}`; {ADVICE[state]}"
 
 
 class TestFaults:
