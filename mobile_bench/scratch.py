@@ -34,10 +34,11 @@ def temporary_folder() -> tempfile.TemporaryDirectory[str]:
 
 
 def _remove_leftovers(folder: str) -> None:
-    for entry in list(os.scandir(folder)):
-        found = _NAME.fullmatch(entry.name)
-        if found and found["host"] == _host() and not is_running(int(found["process"])):
-            shutil.rmtree(entry.path, ignore_errors=True)
+    with contextlib.suppress(OSError):  # one may be made where nobody may look around
+        for entry in list(os.scandir(folder)):
+            found = _NAME.fullmatch(entry.name)
+            if found and found["host"] == _host() and not is_running(int(found["process"])):
+                shutil.rmtree(entry.path, ignore_errors=True)
 
 
 def _host() -> str:

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from bench_helpers import (
@@ -209,6 +210,15 @@ def test_the_program_ends_with_a_killed_parent_and_its_files_with_the_next(
         assert sorted(scratch.iterdir()) == sorted([other, Path(folder)])
         with temporary_folder():
             assert Path(folder).exists()  # its process lives
+
+
+def test_a_folder_is_made_where_nobody_may_look_around(tmp_path, monkeypatch):
+    """As in a shared folder for temporary files whose names only their owners know."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("os.scandir", mock.Mock(side_effect=PermissionError))
+    folder = temporary_folder()
+    monkeypatch.undo()
+    folder.cleanup()
 
 
 def test_what_is_no_program_is_refused(program, named):
