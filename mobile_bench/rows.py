@@ -89,8 +89,8 @@ class RowWriter:
 
     Raises:
         UsageError: `path` is not a regular file.
-        FailureError: It cannot be opened, another process appends to it, it begins with something
-            else than a row of this version, or a row cannot be written.
+        FailureError: It cannot be opened, another process appends to it or has just removed it, it
+            begins with something else than a row of this version, or a row cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -107,6 +107,8 @@ class RowWriter:
             raise FailureError(f"{path}: cannot be written: {error.strerror}") from error
         try:
             self._exclude_others()
+            if not self._path.exists():  # by who had it and got no row; ours would be lost
+                raise FailureError(f"{path}: was removed just now; run the same again")
             self._finish_last_line()
         except FailureError:
             self._file.close()

@@ -390,6 +390,14 @@ def test_a_file_without_locks_is_written(tmp_path, monkeypatch):
     assert read_rows(tmp_path / "rows.jsonl").measurements == [ROW]
 
 
+def test_a_file_that_is_removed_while_it_is_opened_is_told(tmp_path, monkeypatch):
+    """By a process that had it and got no row: what is appended then would be lost."""
+    path = tmp_path / "rows.jsonl"
+    monkeypatch.setattr("fcntl.flock", lambda *_: path.unlink())
+    with pytest.raises(FailureError, match=r"rows.jsonl: was removed just now; run the same again"):
+        RowWriter(path)
+
+
 def test_a_file_that_got_no_row_is_not_left(tmp_path):
     with RowWriter(tmp_path / "rows.jsonl"):
         assert (tmp_path / "rows.jsonl").exists()
