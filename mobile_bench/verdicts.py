@@ -85,11 +85,8 @@ def judge_rounds(settings: Settings, rows: Sequence[Measurement]) -> Verdict:
 
 
 def _reasons(row: Measurement) -> list[str]:
-    """Returns the reasons of a row; also a fallback that earlier versions took for valid."""
-    told = row.verdict.reasons
-    if any(_kind(reason) == "fallback" for reason in told):
-        return [*told]
-    return [*told, *_fallback(row.settings, row.delegation, ())]
+    """Returns the reasons of a row; last a fallback that earlier versions took for valid."""
+    return [*row.verdict.reasons, *_fallback(row.settings, row.delegation, ())]
 
 
 def _complaints(problems: Sequence[str], told: Collection[str]) -> list[str]:
@@ -248,7 +245,7 @@ def _screen(settings: Settings, before: DeviceState, after: DeviceState) -> Iter
 def _counted(
     rows: Sequence[Measurement], texts_of: Callable[[Measurement], Sequence[str]]
 ) -> Iterator[str]:
-    """Tells each kind of reason, or of note, once, in the words of the first row that has it."""
+    """Tells each kind of reason, or of note, once, in the first words of the first row with it."""
     found: dict[str, list[str]] = {}
     for row in rows:
         kinds: dict[str, str] = {}

@@ -66,7 +66,7 @@ if [ -f $name ]; then
 read -r pid <$name
 case "$pid" in
 '' | *[!0-9]*) ;;
-*) case "$(cat "/proc/$pid/cmdline" 2>/dev/null)" in *{mark}*) kill -9 "$pid" ;; esac ;;
+*) case "$(cat "/proc/$pid/cmdline" 2>/dev/null)" in *{folder}*) kill -9 "$pid" ;; esac ;;
 esac
 fi
 done
@@ -104,8 +104,7 @@ def end_script(folder: str) -> str:
 
     It is for when no batch should be on.
     """
-    quoted = shlex.quote(folder)
-    return _END_SCRIPT.format(folder=quoted, mark=quoted, package=PACKAGE)
+    return _END_SCRIPT.format(folder=shlex.quote(folder), package=PACKAGE)
 
 
 @dataclass

@@ -88,9 +88,7 @@ def make_measurement(
         before=before,
         after=after,
         verdict=judge_run(
-            *(settings, affinity, delegation, timings, before, after, device),
-            problems=problems,
-            notes=told.notes,
+            settings, affinity, delegation, timings, before, after, device, problems, told.notes
         ),
     )
 

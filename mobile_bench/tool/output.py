@@ -7,7 +7,6 @@ patterns of single lines are in lines.py.
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -335,8 +334,8 @@ def _delegate_problems(found: Found, flags: Mapping[str, str]) -> list[str]:
     for name, words in _WORDS_OF.items():
         if flags.get(f"use_{name}") not in _YES:
             continue
-        complaints = (text for text in found.complaints if words.search(text))
-        said = "".join(f" ({quote(text)})" for text in itertools.islice(complaints, 1))
+        complaint = next((text for text in found.complaints if words.search(text)), None)
+        said = f" ({quote(complaint)})" if complaint else ""
         if name in idle:
             problems.append(f"fallback: {name} took nothing of the graph: the CPU was timed{said}")
         elif name not in applied:
@@ -349,9 +348,8 @@ def _delegate_problems(found: Found, flags: Mapping[str, str]) -> list[str]:
             )
         elif name != "xnnpack" and read["delegate"] == name and not read["fully_delegated"]:
             # XNNPACK and what it leaves run on the same cores.
-            is_part = read["fully_delegated"] is False
-            said = "took a part of the graph" if is_part else "may have taken a part of the graph"
-            problems.append(f"fallback: {name} {said}: the CPU runs the rest")
+            took = "took" if read["fully_delegated"] is False else "may have taken"
+            problems.append(f"fallback: {name} {took} a part of the graph: the CPU runs the rest")
     if flags.get("use_xnnpack") in _NO and (found.xnnpack_created or "xnnpack" in applied):
         problems.append("fallback: xnnpack was switched off, and was applied all the same")
     required = flags.get("require_full_delegation") in _YES
