@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from absl import flags
 
-from mobile_bench.errors import FailureError, UsageError, one_line, printable
+from mobile_bench.errors import FailureError, UsageError, one_line
 from mobile_bench.models import expand, split_and_expand
 from mobile_bench.results import DELEGATES, SCREENS, Measurement, Settings
 from mobile_bench.target import RUNNERS, Target, TargetOptions
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(end="", flush=True)  # else Python does so at its exit, and complains
             return 0
     except (UsageError, flags.Error) as error:
-        return _end(printable(str(error)), 2)
+        return _end(one_line(str(error), None), 2)
     except FailureError as error:
         return _end(str(error), 1)
     except KeyboardInterrupt:
@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         where = "standard output" if error.filename is None else error.filename
-        return _end(printable(f"{where}: {error.strerror or error}"), 1)
+        return _end(one_line(f"{where}: {error.strerror or error}", None), 1)
 
 
 def _end(message: str, code: int) -> int:
@@ -383,7 +383,7 @@ def _print_outcome(
     if values.output:
         count = len(measured)
         told = f"{count} row{'s' * (count != 1)} appended to" if count else "no new row in"
-        print(f"{told} {printable(values.output)}", file=sys.stderr)
+        print(f"{told} {one_line(values.output, None)}", file=sys.stderr)
 
 
 def _print_summaries(summaries: Sequence[Summary], form: str) -> None:
@@ -463,7 +463,7 @@ def _clean(values: flags.FlagValues, arguments: list[str]) -> None:
     outcome = clean(values.target.split(","), _adb_options(values))
     for phone, why in outcome.items():
         if not why:
-            print(f"{printable(phone)}: clean")
+            print(f"{one_line(phone)}: clean")
     failures = [f"{phone}: {why}" for phone, why in outcome.items() if why]
     if failures:
         raise FailureError(f"failures: {len(failures)}", *failures)

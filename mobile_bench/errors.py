@@ -15,7 +15,7 @@ class UsageError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(printable(message))
+        super().__init__(one_line(message, None))
 
 
 class FailureError(RuntimeError):
@@ -26,7 +26,7 @@ class FailureError(RuntimeError):
     """
 
     def __init__(self, *lines: str) -> None:
-        super().__init__("\n".join(map(printable, lines)))
+        super().__init__("\n".join(one_line(line, None) for line in lines))
 
 
 class RunError(FailureError):
@@ -54,11 +54,14 @@ class MeasureError(FailureError):
         )
 
 
-def printable(text: str) -> str:
-    """Returns text with escapes, line ends, marks of direction and the like written out."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+def one_line(text: str, limit: int | None = 500) -> str:
+    """Returns text of a file name, tool or device as it can be printed within a message.
 
+    Escapes, line ends, marks of direction and the like are written out.
 
-def one_line(text: str, limit: int = 500) -> str:
-    """Returns text of a file name, tool or device as it can be printed within a message."""
-    return printable(text[:limit]) + "..." * (len(text) > limit)
+    Args:
+        text: Whatever others wrote.
+        limit: Most characters of it that are told; None for all.
+    """
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:limit])
+    return line if limit is None or len(text) <= limit else line + "..."

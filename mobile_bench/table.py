@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from mobile_bench.compare import Change
-from mobile_bench.errors import printable
+from mobile_bench.errors import one_line
 from mobile_bench.results import Delegation, Measurement, OpTime, Verdict
 from mobile_bench.summary import Summary
 
@@ -91,7 +91,7 @@ def _csv(records: Iterable[dict[str, object]]) -> str:
 def _csv_cell(value: object) -> object:
     if not isinstance(value, str):
         return value
-    return _FORMULA.sub("'", printable(value))
+    return _FORMULA.sub("'", one_line(value, None))
 
 
 def _flat(summary: Summary) -> dict[str, object]:
@@ -252,7 +252,7 @@ def _safe(text: str) -> str:
 
     What Markdown could take for more than text is a code span.
     """
-    text = printable(text)
+    text = one_line(text, None)
     if _MARKUP.search(text):
         fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
         space = " " * ("`" in (text[0], text[-1]))
