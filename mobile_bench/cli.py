@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
-import io
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from absl import flags
@@ -17,6 +15,8 @@ from absl import flags
 from mobile_bench.errors import FailureError, UsageError, one_line
 from mobile_bench.models import expand, split_and_expand
 from mobile_bench.results import DELEGATES, SCREENS, Measurement, Settings
+from mobile_bench.signals import interrupted_by_signals
+from mobile_bench.streams import outlets
 from mobile_bench.target import RUNNERS, Target, TargetOptions
 
 if TYPE_CHECKING:
@@ -79,44 +79,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: Program name and arguments; those of the process when None.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names in an ASCII terminal
-    interruption = _Interruption()
+    with outlets() as out:
+        code = _ended(list(sys.argv if argv is None else argv))
+        out.flush()
+        if out.error is None:
+            return code
+        if not isinstance(out.error, BrokenPipeError):  # whose reader has left
+            _say(f"standard output: {out.error.strerror}")
+        return code or 1
+
+
+def _ended(argv: list[str]) -> int:
+    """Runs a command, says why it failed, if it did, and returns its exit code."""
     try:
-        with interruption:
-            _main(list(sys.argv if argv is None else argv))
-            print(end="", flush=True)  # else Python does so at its exit, and complains
-            return 0
+        with interrupted_by_signals():
+            _main(argv)
+        return 0
     except (UsageError, flags.Error) as error:
-        return _end(one_line(str(error), None), 2)
+        code, message = 2, one_line(str(error), None)
     except FailureError as error:
-        return _end(str(error), 1)
-    except KeyboardInterrupt:
-        return _end("interrupted", interruption.exit_code)
+        code, message = 1, str(error)
+    except KeyboardInterrupt as interruption:
+        code, message = getattr(interruption, "exit_code", 130), "interrupted"
     except MemoryError:
-        return _end("there is not enough memory; give it more (ulimit -v), or less to do", 1)
-    except BrokenPipeError:  # whoever read the table has left
-        _drop_output()
-        return 1
+        code, message = 1, "there is not enough memory; give it more (ulimit -v), or less to do"
     except OSError as error:
-        where = "standard output" if error.filename is None else error.filename
-        return _end(one_line(f"{where}: {error.strerror or error}", None), 1)
-
-
-def _end(message: str, code: int) -> int:
-    """Says how the command ended, where there is somebody to hear it, and returns the code."""
-    with contextlib.suppress(OSError):
-        print(f"mobile-bench: {message}", file=sys.stderr, flush=True)
-    try:
-        print(end="", flush=True)
-    except OSError:  # a full disk, or a reader that has left
-        _drop_output()
+        where = "" if error.filename is None else f"{error.filename}: "
+        code, message = 1, one_line(f"{where}{error.strerror or error}", None)
+    _say(message)
     return code
-
-
-def _drop_output() -> None:
-    """Forgets what could not be printed: Python would try, and complain, again at its exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _main(argv: list[str]) -> None:
@@ -147,32 +138,6 @@ def _versions() -> str:
             return "(not installed)"
 
     return f"mobile-bench {version('ofa_tf')} (ofa_tf), LiteRT {version('ai-edge-litert')}"
-
-
-class _Interruption:
-    """Within it SIGTERM, and the end of the terminal, end the command in order, as Ctrl-C does.
-
-    Attributes:
-        exit_code: Of a command that was interrupted.
-    """
-
-    def __init__(self) -> None:
-        self.exit_code = 128 + signal.SIGINT
-
-    def __enter__(self) -> None:
-        self._former = {}
-        if threading.current_thread() is threading.main_thread():
-            for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
-                if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks for
-                    self._former[number] = signal.signal(number, self._interrupt)
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._former.items():
-            signal.signal(number, handler)
-
-    def _interrupt(self, number: int, _: object) -> None:
-        self.exit_code = 128 + number
-        raise KeyboardInterrupt
 
 
 class _Command(NamedTuple):
@@ -264,7 +229,7 @@ def _run(values: flags.FlagValues, arguments: list[str]) -> None:
     session.check(values.rounds, values.cooldown_secs)
     if values.resume and values.output is None:
         raise UsageError("--resume needs --output=FILE, the file to go on with")
-    with contextlib.ExitStack() as stack:
+    with ExitStack() as stack:
         writer = stack.enter_context(RowWriter(values.output)) if values.output else None
         if writer is not None and writer.notice:
             _say(writer.notice)
@@ -293,7 +258,7 @@ def _measure(
     from mobile_bench import session
 
     stop = threading.Event()
-    with contextlib.ExitStack() as stack:
+    with ExitStack() as stack:
         targets = session.open_targets(values.target, settings, options, stop)
         for target in targets:
             stack.callback(target.close)
@@ -379,7 +344,7 @@ def _print_outcome(
     if profiled and values.format == "markdown":
         print()
         _print_profiles(profiled, values.format)
-    print(end="", flush=True)
+    sys.stdout.flush()
     if values.output:
         count = len(measured)
         told = f"{count} row{'s' * (count != 1)} appended to" if count else "no new row in"

@@ -17,11 +17,12 @@ from absl import logging as absl_logging
 
 import mobile_bench
 from mobile_bench.results import DELEGATES
-from ofa_tf.cli import presets, streams
+from mobile_bench.signals import interrupted_by_signals
+from mobile_bench.streams import outlets
+from ofa_tf.cli import presets
 from ofa_tf.errors import NO_MEMORY, FailureError, UsageError, is_lack_of_memory
 from ofa_tf.job import Job
 from ofa_tf.names import read_labels as read_labels_file
-from ofa_tf.training.interruptions import interrupted_by_signals
 from ofa_tf.version import __version__
 from ofa_tf.workdir import Workdir
 
@@ -42,7 +43,7 @@ def run(command: Callable[[], None], usage: str, default_preset: str | None = No
         default_preset: as in `parse_flags`.
     """
 
-    with streams.outlets() as out:
+    with outlets() as out:
         try:
             app.run(
                 lambda _: _ended(command),

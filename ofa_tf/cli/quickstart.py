@@ -17,8 +17,8 @@ import time
 from absl import flags
 
 from mobile_bench.cli import main as mobile_bench_main
+from mobile_bench.signals import Interrupted
 from ofa_tf.cli import common, export, latency, predictor, report, search, train
-from ofa_tf.training.interruptions import Interrupted
 
 FLAGS = flags.FLAGS
 

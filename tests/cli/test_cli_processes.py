@@ -98,8 +98,8 @@ def hanging(tmp_path, what):
     script = f"""
 import pathlib, sys
 sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})
+from mobile_bench.signals import interrupted_by_signals
 from ofa_tf.cli.processes import run_tasks
-from ofa_tf.training.interruptions import interrupted_by_signals
 from test_cli_processes import prepare, work
 if __name__ == "__main__":
     task = {what!r}, {str(tmp_path)!r}

@@ -9,7 +9,7 @@ import sys
 import pytest
 from cli_helpers import ROOT, assert_one_message, finish, start
 
-from ofa_tf.cli.streams import outlets
+from mobile_bench.streams import outlets
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_full_disk_under_the_messages_changes_no_exit_code():
 def test_streams_that_the_caller_closed_change_no_exit_code(closed):
     """As under some schedulers: what native code prints may not end up in a file of ours either."""
     code = (
-        "import os\nfrom ofa_tf.cli.streams import outlets\nwith outlets() as out:\n"
+        "import os\nfrom mobile_bench.streams import outlets\nwith outlets() as out:\n"
         " print('x')\n out.flush()\n os.write(1, b'y')\n os.write(2, b'z')\n"
         " assert open(os.devnull).fileno() > 2 and out.error is None\n"
     )

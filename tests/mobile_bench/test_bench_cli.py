@@ -25,6 +25,7 @@ from mobile_bench import cli
 from mobile_bench.errors import MeasureError
 from mobile_bench.results import OpTime, Settings
 from mobile_bench.rows import RowWriter, read_rows
+from mobile_bench.signals import interrupted_by_signals
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "mobile_bench"]
@@ -243,7 +244,7 @@ def test_an_interruption_keeps_the_rows_and_ends_the_worker(long_run, number):
 def test_a_command_under_nohup_outlives_its_terminal():
     former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with cli._Interruption():
+        with interrupted_by_signals():
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
             assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
     finally:
@@ -313,6 +314,14 @@ def test_a_reader_that_leaves_and_a_full_disk_are_told_in_a_line_at_most(rows_fi
     assert done.returncode == 1
     assert done.stderr == "mobile-bench: standard output: No space left on device\n"
     assert shell('"$@" >&-', *arguments, *files).returncode == 0
+
+
+@pytest.mark.parametrize("line", ['"$@" 2>&-', '"$@" 2>/dev/full', '"$@" 2>&1 >/dev/null | true'])
+def test_what_nobody_is_told_is_measured_all_the_same(models, tmp_path, line):
+    output = tmp_path / "rows.jsonl"
+    done = shell(line, models["float32"], *QUICK_FLAGS, "--rounds=1", f"--output={output}")
+    assert done.returncode == 0
+    assert len(read_rows(output).measurements) == 1
 
 
 def test_an_error_that_nobody_can_be_told(tmp_path):

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from training_helpers import CLASSES, TINY, recipe, values
 
+from mobile_bench.signals import Interrupted
 from ofa_tf.errors import UsageError
 from ofa_tf.models import Supernet
 from ofa_tf.training import finetuning
 from ofa_tf.training.calibration import SubnetEvaluator
 from ofa_tf.training.finetuning import accuracies, finetune, is_finished
-from ofa_tf.training.interruptions import SIGNALS, Interrupted
+from ofa_tf.training.interruptions import SIGNALS
 from ofa_tf.training.phases import Phase
 from ofa_tf.training.step import StepResult
 from ofa_tf.training.trainer import RunSettings, Trainer

@@ -16,11 +16,12 @@ import tensorflow as tf
 from test_training_metrics import rows, scalars
 from training_helpers import CLASSES, TINY, make_trainer, randomize, recipe, restore, values
 
+from mobile_bench.signals import Interrupted
 from ofa_tf.errors import FailureError, UsageError
 from ofa_tf.models import Supernet
 from ofa_tf.training import checkpoints
 from ofa_tf.training.corners import corner_archs
-from ofa_tf.training.interruptions import SIGNALS, Interrupted
+from ofa_tf.training.interruptions import SIGNALS
 from ofa_tf.training.phases import PHASE_NAMES, Phase
 from ofa_tf.training.sorting import sort_channels
 from ofa_tf.training.step import StepResult

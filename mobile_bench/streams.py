@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from ofa_tf.names import printable
+from mobile_bench.errors import one_line
 
 # All that cannot be printed but what progress bars move the cursor with: names and messages of
 # others may hold it.
@@ -89,4 +89,5 @@ def _nowhere() -> TextIO:
 def _plain(text: str) -> str:
     if text.isprintable():
         return text
-    return "".join(part if _KEPT.fullmatch(part) else printable(part) for part in _KEPT.split(text))
+    parts = _KEPT.split(text)
+    return "".join(part if _KEPT.fullmatch(part) else one_line(part, None) for part in parts)
