@@ -16,7 +16,8 @@ import keras_tuner
 import numpy as np
 from keras_tuner.engine.trial import Trial
 
-from ofa_tf.errors import UsageError
+from ofa_tf.errors import FailureError, UsageError
+from ofa_tf.files import no_pattern
 from ofa_tf.search.accuracy import AccuracyPredictor
 from ofa_tf.search.accuracy_fitting import ENOUGH, split
 from ofa_tf.search.tuner_files import damage_told
@@ -58,7 +59,7 @@ def tune_fit(
 
     Raises:
         UsageError: fewer than 50 archs.
-        FailureError: what is in the folder is damaged.
+        FailureError: what is in the folder is damaged, or it cannot be made.
     """
     if len(archs) < ENOUGH:
         raise UsageError(
@@ -77,9 +78,14 @@ def tune_fit(
         ]
         return float(np.mean([fit.report["rmse"] for fit in fits]))
 
-    # keras-tuner prints what it does; here a caller has `progress`.
-    with contextlib.redirect_stdout(io.StringIO()):
-        tuner = _tuner(pathlib.Path(folder), trials, seed)
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise FailureError(f"{folder} could not be made: {error.strerror}.") from error
+    # keras-tuner takes its folder for a pattern, and prints what it does: here is `progress`.
+    with no_pattern(folder) as project, contextlib.redirect_stdout(io.StringIO()):
+        with damage_told(folder, f"Remove the folder {folder} to tune anew.", _check):
+            tuner = _tuner(project, trials, seed)
         tuner.score, tuner.progress = score, progress
         tuner.search(verbose=0)
     if progress is not None:
@@ -89,20 +95,22 @@ def tune_fit(
     return (_settings(best.hyperparameters) if best.score < scores["default"] else {}), scores
 
 
-def _tuner(folder: pathlib.Path, trials: int, seed: int) -> _Tuner:
+def _tuner(project: pathlib.Path, trials: int, seed: int) -> _Tuner:
     """The tuner of a project, which goes on if there is one."""
     space = keras_tuner.HyperParameters()
     _settings(space)
-    remedy = f"Remove the folder {folder} to tune anew."
-    with damage_told(folder, remedy, lambda trial: _settings(trial.hyperparameters)):
-        return _Tuner(
-            hyperparameters=space,
-            objective=keras_tuner.Objective("rmse", "min"),
-            max_trials=trials,
-            seed=seed + 1,  # keras-tuner takes 0 for none
-            directory=str(folder.parent),
-            project_name=folder.name,
-        )
+    return _Tuner(
+        hyperparameters=space,
+        objective=keras_tuner.Objective("rmse", "min"),
+        max_trials=trials,
+        seed=seed + 1,  # keras-tuner takes 0 for none
+        directory=str(project.parent),
+        project_name=project.name,
+    )
+
+
+def _check(trial: Trial) -> None:
+    _settings(trial.hyperparameters)
 
 
 class _Tuner(keras_tuner.RandomSearch):

@@ -17,7 +17,7 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 
 from ofa_tf.errors import FailureError, UsageError
 from ofa_tf.fields import read_fields
-from ofa_tf.files import write_bytes
+from ofa_tf.files import no_pattern, write_bytes
 from ofa_tf.search.evolution import Measure, evolve
 from ofa_tf.search.tuner_files import damage_told
 from ofa_tf.spaces import Arch, SearchSpace
@@ -210,8 +210,12 @@ class EvolutionOracle(keras_tuner.Oracle):
         remedy = "Restore it from a copy, or give overwrite=True to begin anew."
         oracle = read_fields(pathlib.Path(self._get_oracle_fname()), remedy)
         self._check_search(dict(oracle.fields_or_empty("search").items()))
-        with damage_told(self._project_dir, remedy, self.arch):
+        place = self._directory, self._project_name
+        told = damage_told(self._project_dir, remedy, self.arch)
+        with told, no_pattern(self._project_dir) as project:  # keras-tuner takes it for one
+            self._set_project_dir(project.parent, project.name)
             super().reload()
+        self._set_project_dir(*place)
         # A trial's file is written before the oracle's, and a kill may have come in between.
         self.trials = dict(sorted(self.trials.items(), key=lambda item: int(item[0])))
         self.start_order += [each for each in self.trials if each not in self.start_order]

@@ -56,24 +56,31 @@ def test_the_defaults_stay_where_no_trial_is_better(fits, tmp_path):
     assert scores["default"] < scores["best"]
 
 
-def test_interrupted_it_goes_on(fits, tmp_path):
+@pytest.mark.parametrize("name", ["p", "p[1]*"])
+def test_interrupted_it_goes_on(fits, tmp_path, name):
     uninterrupted = tune(tmp_path / "other")
     num_fits = len(fits.calls)
     fits.calls.clear()
     fits.interrupted_at = 8  # in the third trial
     with pytest.raises(KeyboardInterrupt):
-        tune(tmp_path / "p")
+        tune(tmp_path / name)
     fits.interrupted_at = None
-    assert tune(tmp_path / "p") == uninterrupted
+    assert tune(tmp_path / name) == uninterrupted
     assert len(fits.calls) == num_fits + 2  # the third trial began anew
     fits.calls.clear()
-    tune(tmp_path / "p", trials=5)
+    tune(tmp_path / name, trials=5)
     assert len(fits.calls) == 3 + 3  # one trial more, and the defaults
 
 
 def test_too_few_archs(tmp_path):
     with pytest.raises(UsageError, match="takes 50 archs or more, not 49"):
         accuracy_tuning.tune_fit(TINY, ARCHS[:49], ACCURACIES[:49], tmp_path, 1)
+
+
+def test_a_folder_that_cannot_be_made_is_not_called_damaged(tmp_path):
+    (tmp_path / "p").write_text("")
+    with pytest.raises(FailureError, match=r"p/q could not be made: Not a directory\."):
+        tune(tmp_path / "p" / "q")
 
 
 def test_a_damaged_project_is_named(fits, tmp_path):

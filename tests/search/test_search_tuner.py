@@ -200,6 +200,13 @@ def test_a_finished_search_evaluates_nothing(tmp_path):
     assert archs_and_scores(searched(tmp_path, evaluate=lambda arch: 1 / 0)) == done
 
 
+def test_a_folder_that_looks_like_a_pattern(tmp_path):
+    searched(tmp_path / "job1", seed=1)  # of which the other is a pattern
+    few = archs_and_scores(searched(tmp_path / "job[1]", max_trials=9))
+    more = archs_and_scores(searched(tmp_path / "job[1]", max_trials=11))
+    assert (more[:9], len(more)) == (few, 11)
+
+
 def test_another_search_in_the_same_folder_is_refused(tmp_path):
     macs = macs_of(TINY)
     searched(tmp_path, constraints={"macs": (macs, 9e5)})
