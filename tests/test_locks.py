@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -13,6 +14,7 @@ import threading
 
 import pytest
 
+from ofa_tf import locks
 from ofa_tf.errors import FailureError
 from ofa_tf.locks import lock
 
@@ -76,8 +78,9 @@ def test_some_share_it_and_none_has_it_alone_meanwhile(tmp_path):
             pass
 
 
-def test_a_lock_that_is_given_back_just_now_is_waited_for(tmp_path):
+def test_a_lock_that_is_given_back_just_now_is_waited_for(tmp_path, monkeypatch):
     """Who shared it is alone with it for a moment, in which the next one may ask."""
+    monkeypatch.setattr(locks, "_GIVING_BACK", 2.0)  # seconds; this host may be busy
     path = tmp_path / "lock"
     path.touch()
     file = os.open(path, os.O_RDWR)
@@ -86,6 +89,39 @@ def test_a_lock_that_is_given_back_just_now_is_waited_for(tmp_path):
     closing.start()
     with lock(path, "It", shared=True):
         closing.join()
+
+
+def test_a_file_that_its_holder_just_removed_is_no_lock(tmp_path, monkeypatch):
+    """Another process would make a new one, and both would be at work."""
+    path, opened = tmp_path / "lock", locks._opened
+
+    def removed_then(path):
+        monkeypatch.setattr(locks, "_opened", opened)
+        file = opened(path)
+        path.unlink()
+        return file
+
+    monkeypatch.setattr(locks, "_opened", removed_then)
+    with lock(path, "It"):
+        assert path.exists()
+
+
+def test_the_lock_file_of_another_user_is_a_lock(tmp_path, monkeypatch):
+    """It may be read, but not written to."""
+    path, open_file = tmp_path / "lock", os.open
+
+    def refused(path, flags, *mode):
+        if flags & os.O_RDWR:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return open_file(path, flags, *mode)
+
+    with held(path) as holder:
+        monkeypatch.setattr(os, "open", refused)
+        with pytest.raises(FailureError, match=f"process {holder.pid} on "), lock(path, "It"):
+            pass
+    with lock(path, "It"), pytest.raises(BlockingIOError):
+        fcntl.flock(file := open_file(path, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(file)
 
 
 def test_folders_that_were_made_for_it_alone_go_with_it(tmp_path):

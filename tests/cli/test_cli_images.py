@@ -71,7 +71,7 @@ def test_other_classes_are_refused(job, own, kind):
         assert not (job / "accuracy_rows.jsonl").exists()
 
 
-def test_other_files_are_told_and_evaluated(job, own):
+def test_other_files_are_told_and_evaluated(job, own, images):
     before = ofa_tf.load_job(job).fingerprint
     again = ofa_tf.load_job(job).fingerprint
     assert before == again
@@ -85,14 +85,8 @@ def test_other_files_are_told_and_evaluated(job, own):
     (own / "test" / "red" / "012.png").unlink()
     assert ofa_tf.load_job(job).fingerprint not in (before, changed)
     shutil.rmtree(own / "test")
-    shutil.copytree(json.loads((job.parent / "origin").read_text()), own / "test")
+    shutil.copytree(images / "test", own / "test")
     assert ofa_tf.load_job(job).fingerprint == before
-
-
-@pytest.fixture(autouse=True)
-def _origin(images, tmp_path):
-    """Where the test images can be had again."""
-    (tmp_path / "origin").write_text(json.dumps(str(images / "test")))
 
 
 def test_images_that_moved(job, own, tmp_path):

@@ -3,6 +3,7 @@
 import collections
 import json
 import shutil
+import unicodedata
 
 import numpy as np
 import pytest
@@ -170,6 +171,16 @@ def test_the_census_is_of_names_and_sizes(image_folder, tmp_path):
     with open(moved / "train" / "cat" / "0001.jpg", "ab") as file:
         file.write(b"\0")
     assert "train images of cat" in first.changes(load_dataset(data_dir=str(moved)).census)
+
+
+def test_a_copy_whose_names_another_system_spells_is_the_same_set():
+    """Some write letters and accents apart, in Unicode's words decomposed."""
+    composed = [ImageFile(f"/images/cat/é{n}.jpg", "cat", 10, 0) for n in range(60)]
+    copied = [file._replace(path=unicodedata.normalize("NFD", file.path)) for file in composed]
+    assert copied[0].path != composed[0].path
+    assert Census.of_files({"train": copied}) == Census.of_files({"train": composed})
+    places = held_out(composed, "test", 0, None)
+    assert held_out(copied, "test", 0, None).tolist() == places.tolist()
 
 
 def test_another_seed_is_another_census(image_folder):
