@@ -44,19 +44,19 @@ def lock(path: str | os.PathLike, what: str, *, shared: bool = False) -> Iterato
         yield
         return
     made = [folder for folder in path.parents if not folder.exists()]
-    file = _taken(path, what, shared)
+    file = _taken(path, what, shared, made)
     if file is None:
         yield
         return
-    _held.add(str(path))
     try:
+        _held.add(str(path))
         yield
     finally:
         _held.discard(str(path))
         _give_back(file, path, made)
 
 
-def _taken(path: pathlib.Path, what: str, shared: bool) -> int | None:
+def _taken(path: pathlib.Path, what: str, shared: bool, made: list[pathlib.Path]) -> int | None:
     """A descriptor of the locked file that is at the path; None where there can be no lock."""
     try:
         import fcntl  # not on Windows
@@ -90,6 +90,9 @@ def _taken(path: pathlib.Path, what: str, shared: bool) -> int | None:
                 error.strerror,
             )
             return None
+        except BaseException:  # a signal
+            _give_back(file, path, made)
+            raise
         os.close(file)  # its holder ended meanwhile, and removed it: ask again
 
 
@@ -105,7 +108,8 @@ def _give_back(file: int, path: pathlib.Path, made: list[pathlib.Path]) -> None:
 
     with contextlib.suppress(OSError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused while others share it
-        path.unlink()
+        if _is_at(file, path):
+            path.unlink()
     os.close(file)
     with contextlib.suppress(OSError):
         for folder in made:

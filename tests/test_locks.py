@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+from unittest import mock
 
 import pytest
 
@@ -122,6 +123,13 @@ def test_the_lock_file_of_another_user_is_a_lock(tmp_path, monkeypatch):
     with lock(path, "It"), pytest.raises(BlockingIOError):
         fcntl.flock(file := open_file(path, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.close(file)
+
+
+def test_who_is_interrupted_while_taking_it_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "_sign", mock.Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt), lock(tmp_path / "a" / "lock", "It"):
+        pass
+    assert os.listdir(tmp_path) == []
 
 
 def test_folders_that_were_made_for_it_alone_go_with_it(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -60,8 +61,12 @@ def test_one_latency_table_of_a_device_is_measured_at_a_time(tmp_path):
 
 
 def wait_for(path: pathlib.Path, process: subprocess.Popen) -> None:
+    """Waits until there is something in a file."""
     deadline = time.monotonic() + 300
-    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_size:
+                break
         time.sleep(0.02)
 
 
