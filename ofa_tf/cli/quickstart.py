@@ -2,7 +2,7 @@
 
     ofa-quickstart
     ofa-quickstart --data_dir=PATH --workdir=DIR
-    ofa-quickstart --preset=cifar10/progressive_shrinking --data_dir=PATH --workdir=DIR
+    ofa-quickstart --preset=cifar10/quarter_hour --data_dir=PATH --workdir=DIR
 
 It runs ofa-train, ofa-latency, ofa-search, ofa-export, mobile-bench and ofa-report on one workdir,
 and takes the flags of all of them. Without a preset and a flagfile it uses --preset=quickstart: the

@@ -1,6 +1,6 @@
-"""ofa-train: trains a supernet by progressive shrinking.
+"""ofa-train: trains a supernet, or goes on training it.
 
-    ofa-train --preset=cifar10/progressive_shrinking --data_dir=PATH --workdir=DIR
+    ofa-train --preset=cifar10/quarter_hour --data_dir=PATH --workdir=DIR
 
 Run the same command again to go on after an interruption.
 """
