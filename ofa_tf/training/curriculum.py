@@ -120,6 +120,8 @@ class Curriculum:
         self.num_steps = phase.num_steps(steps_per_epoch)
         self._phase, self._recipe, self._num_classes = phase, recipe, num_classes
         self._largest = space.max()
+        params = space.blueprint(self._largest, num_classes).params
+        self._step_cost = _STEP_COST_PER_WEIGHT * params
         stages = _stages(recipe)
         space = phase.restrict(space)
         self._spaces = [stage.restrict(space) for stage in stages]
@@ -130,7 +132,7 @@ class Curriculum:
             parts = zip(self._spaces, self._resolutions, strict=True)
             costs = np.array([_mean_macs(*part, num_classes, recipe.arch) for part in parts])
             costs *= recipe.batch_size
-            costs += _step_cost(space, num_classes)
+            costs += self._step_cost
         shares = [stage.share for stage in stages]
         ends = np.cumsum(shares / costs)
         self._ends = [round(float(end)) for end in ends * (self.num_steps / ends[-1])]
@@ -175,7 +177,7 @@ class Curriculum:
                 macs += (count - len(always)) * drawn
             images = int(num_steps) * recipe.batch_size
             subnets += images * macs
-            steps += int(num_steps) * count * _step_cost(space, self._num_classes)
+            steps += int(num_steps) * count * self._step_cost
             if taught:
                 teacher += images * _mean_macs(space, pixels, self._num_classes, self._largest)
         return Work(subnets, teacher, steps)
@@ -196,11 +198,6 @@ def _stages(recipe: Recipe) -> list[Stage]:
             stage = dataclasses.replace(stage, share=stage.share + stages.pop().share)
         stages.append(stage)
     return stages
-
-
-def _step_cost(space: SearchSpace, num_classes: int) -> int:
-    """Of a step with one subnet, besides its images."""
-    return _STEP_COST_PER_WEIGHT * space.blueprint(space.max(), num_classes).params
 
 
 def _mean_macs(
