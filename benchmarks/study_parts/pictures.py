@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from ofa_tf.report.plots import add_axes, save_figure
 from study_parts.results import Results, Row
-from study_parts.tables import SCHEDULES, TITLES
+from study_parts.tables import SECTIONS, SUPERNETS, TITLES, corner_title
 
 _COLORS = {"searched": "#d1495b", "random": "0.65", "uniform": "#2a6f97"}
 _LABELS = {
@@ -21,16 +21,13 @@ _LABELS = {
 
 
 def draw_all(results: Results, folder: pathlib.Path) -> None:
-    """Writes the PNGs. Raises FailureError where one cannot be written."""
-    pictures = {"schedules": _schedules}
-    if results.search:
-        pictures |= {"pareto": _pareto, "predictors": _predictors}
-    if results.has_costs:
-        pictures["cost"] = _cost
-    for name, draw in pictures.items():
-        figure = Figure(figsize=(9, 4.8), dpi=100, layout="constrained")
-        draw(figure, results)
-        save_figure(figure, folder / f"study_{name}.png")
+    """Writes the PNGs of what there is. Raises FailureError where one cannot be written."""
+    drawn = {"schedules": _schedules, "cost": _cost, "pareto": _pareto, "predictors": _predictors}
+    for section in SECTIONS.values():
+        if section.picture and section.needs(results):
+            figure = Figure(figsize=(9, 4.8), dpi=100, layout="constrained")
+            drawn[section.picture[0]](figure, results)
+            save_figure(figure, folder / f"study_{section.picture[0]}.png")
 
 
 def _pareto(figure: Figure, results: Results) -> None:
@@ -59,18 +56,16 @@ def _draw_front(axes: Axes, latencies: np.ndarray, accuracies: np.ndarray, color
 
 
 def _schedules(figure: Figure, results: Results) -> None:
-    axes = add_axes(figure, "Corner subnets after equal training time", "", "accuracy (%)")
-    corners = list(results.corner_accuracies("progressive", 0))
-    places = np.arange(len(corners))
-    trained = [name for name in SCHEDULES if results.seeds(name)]
-    for name, marker in zip(trained, "osD", strict=False):
-        for seed in results.seeds(name):
-            found = results.corner_accuracies(name, seed)
-            values = [100 * found[corner] for corner in corners]
-            label = TITLES[name] if seed == 0 else None
-            color = f"C{trained.index(name)}"
-            axes.plot(places, values, marker, ls=":", lw=0.8, color=color, label=label)
-    axes.set_xticks(places, [corner.split("_", 1)[1].replace("_", " ") for corner in corners])
+    axes = add_axes(figure, "Corner subnets, means over seeds", "", "accuracy (%)")
+    corners = results.corners
+    for name, marker in zip(SUPERNETS, "osD^", strict=True):
+        if results.seeds(name):
+            seeds = 100 * np.array([results.of_subnet(name, corner) for corner in corners])
+            means = seeds.mean(axis=1)
+            ends = [means - seeds.min(axis=1), seeds.max(axis=1) - means]
+            style = {"ls": ":", "lw": 0.8, "capsize": 3, "label": TITLES[name]}
+            axes.errorbar(range(len(corners)), means, ends, marker=marker, **style)
+    axes.set_xticks(range(len(corners)), map(corner_title, corners))
     axes.legend(loc="best", frameon=False)
 
 
@@ -92,9 +87,14 @@ def _column(rows: list[Row], name: str, scale: float) -> np.ndarray:
 
 
 def _cost(figure: Figure, results: Results) -> None:
-    axes = add_axes(figure, "Cost of a subnet for each budget", "budgets", "CPU hours")
+    axes = add_axes(figure, "Subnets for as much CPU time in all", "budgets", "accuracy (%)")
     costs, counts = results.costs(), np.arange(1, 41)
-    axes.plot(counts, [costs.ours(n) / 3600 for n in counts], label="one supernet, and a search")
-    one_by_one = [costs.one_by_one(n) / 3600 for n in counts]
-    axes.plot(counts, one_by_one, label="a training for each budget")
-    axes.legend(loc="upper left", frameon=False)
+    reached = [costs.alone(costs.ours(count) / count) for count in counts]
+    # Beyond the times that were tried, nothing is drawn.
+    alone = 100 * np.array([[np.nan] * len(each) if bound else each for each, bound in reached])
+    ours = 100 * np.tile(costs.accuracies, (len(counts), 1))
+    for label, values, color in (("ours", ours, "C0"), ("a training each", alone, "C1")):
+        axes.plot(counts, values.mean(axis=1), color=color, label=f"{label}: mean of five archs")
+        axes.plot(counts, values[:, 0], "--", color=color, lw=0.9, label=f"{label}: the smallest")
+        axes.plot(counts, values[:, -1], ":", color=color, lw=0.9, label=f"{label}: the largest")
+    axes.legend(loc="best", frameon=False)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import machine
 import numpy as np
 import records
 from tqdm import tqdm
@@ -29,13 +30,13 @@ from ofa_tf.job import Job
 from ofa_tf.models import build_subnet
 from ofa_tf.search import AccuracyPredictor, LatencyTable
 from ofa_tf.spaces import Arch
-from ofa_tf.training.finetuning import is_finished
 from study_parts.accuracies import of_arch
 from study_parts.plan import NUM_CLASSES, Plan
 from study_parts.trainings import Run, weights_of
 
 _STEPS = ("latency", "predictor", "search")
 _STEPS_FILE = "steps.jsonl"
+_WATCHED_SECONDS = 10.0
 _RANDOM_RANGE = 0.95  # of the budget, at least, is a random arch's predicted latency
 
 
@@ -55,17 +56,20 @@ def search(plan: Plan, run: Run, workdir: pathlib.Path, results: pathlib.Path) -
         UsageError: it is not trained to its end.
         FailureError: a step ended with an error.
     """
-    if not is_finished(run.workdir):
-        raise UsageError(f"{run.workdir.path} is not trained yet: run this with --only=train.")
+    if not run.is_finished:
+        raise UsageError(
+            f"{run.job.path} is not trained yet: run this with --trainings={run.training.name}."
+        )
     # What was found with other weights does not count.
-    weights = weights_of(run, run.workdir.config()["recipe"]["phases"][-1]["name"])
+    weights = weights_of(run.job.phase(run.training.recipe.phases[-1].name))
     budgets = f"--num_budgets={plan.num_budgets}"
     flags = (plan.latency_flags, plan.predictor_flags, (*plan.predictor_flags, budgets))
     for step, its_flags in zip(_STEPS, flags, strict=True):
         steps = _rows(workdir / _STEPS_FILE, weights)
         if not any(row["step"] == step and row["done"] for row in steps):
+            _wait_for_quiet(plan.quiet_minutes if step == "latency" else 0)
             _run_step(step, its_flags, run, workdir, weights)
-    job = Job(run.workdir)
+    job = Job(run.job)
     table = job.latency_table()
     subnets = list(_subnets(plan, job, table))
     accuracies = _accuracies(job, subnets, workdir / "search_accuracies.jsonl", weights)
@@ -106,7 +110,7 @@ def _run_step(
     step: str, flags: Sequence[str], run: Run, workdir: pathlib.Path, weights: str
 ) -> None:
     """Runs an ofa-* command, or goes on with it; keeps what it took, of each sitting."""
-    command = [sys.executable, "-m", f"ofa_tf.cli.{step}", f"--workdir={run.workdir.path}", *flags]
+    command = [sys.executable, "-m", f"ofa_tf.cli.{step}", f"--workdir={run.job.path}", *flags]
     print(f"ofa-{step} {' '.join(command[3:])}", flush=True)
     start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     code = subprocess.run(command, env=os.environ).returncode
@@ -177,8 +181,43 @@ def _latencies(
             blueprint = plan.space.blueprint(arch, NUM_CLASSES)
             model = build_subnet(blueprint, batch_size=1, **interface.build_options)
             write_bytes(path, convert_subnet(model, blueprint, interface, "float32"))
-    path = workdir / "measurements.jsonl"
-    before = mobile_bench.read_rows(path).measurements if path.exists() else []
+    rows_file = workdir / "measurements.jsonl"
+    paths = [folder / _file(arch) for arch in archs]
+    rows = mobile_bench.read_rows(rows_file).measurements if rows_file.exists() else []
+    for _ in range(plan.attempts):
+        newest = _newest(rows)
+        unsure = [
+            path
+            for path in paths
+            if path.name not in newest or not _is_sure(newest[path.name], plan.rounds)
+        ]
+        if not unsure:
+            break
+        _wait_for_quiet(plan.quiet_minutes)
+        # A measurement that was interrupted goes on; one whose rounds do not agree begins anew.
+        begun = {name for name, last in newest.items() if len(last.rounds) < plan.rounds}
+        resumed = [row for row in rows if pathlib.Path(row.model).name in begun]
+        rows += _measure(unsure, plan.rounds, resumed, rows_file)
+    return _newest(rows)
+
+
+def _newest(rows: Sequence[mobile_bench.Measurement]) -> dict[str, mobile_bench.Summary]:
+    """By name of the file: the newest summary, where there are some of other settings."""
+    summaries = sorted(mobile_bench.summarize(rows), key=lambda summary: summary.date)
+    return {pathlib.Path(summary.model).name: summary for summary in summaries}
+
+
+def _is_sure(summary: mobile_bench.Summary, rounds: int) -> bool:
+    return summary.verdict.valid and len(summary.rounds) >= rounds
+
+
+def _measure(
+    paths: Sequence[pathlib.Path],
+    rounds: int,
+    resumed: Sequence[mobile_bench.Measurement],
+    rows_file: pathlib.Path,
+) -> list[mobile_bench.Measurement]:
+    """Measures files in turn, and keeps each row as it comes."""
     bar = tqdm(desc="measure files", unit="run")
 
     def progress(done: int, total: int, _: str) -> None:
@@ -186,19 +225,25 @@ def _latencies(
         bar.update(done - bar.n)
 
     with bar:
-        new = mobile_bench.measure(
-            [folder / _file(arch) for arch in archs],
-            rounds=plan.rounds,
+        return mobile_bench.measure(
+            paths,
+            rounds=rounds,
             min_secs=0.3,
             warmup_min_secs=0.1,
-            resume_rows=before,
+            resume_rows=resumed,
             progress=progress,
-            on_result=lambda row: append_json(path, row.to_dict()),
+            on_result=lambda row: append_json(rows_file, row.to_dict()),
         )
-    summaries = mobile_bench.summarize([*before, *new])
-    # The newest counts, where there are some of other settings.
-    summaries.sort(key=lambda summary: summary.date)
-    return {pathlib.Path(summary.model).name: summary for summary in summaries}
+
+
+def _wait_for_quiet(minutes: float) -> None:
+    """Until other processes take next to nothing, or for so long."""
+    end = time.monotonic() + 60 * minutes
+    while time.monotonic() < end:
+        watch = machine.Watch()
+        time.sleep(_WATCHED_SECONDS)
+        if watch.stop()["busy"] == "no":
+            return
 
 
 def _write_predictors(job: Job, table: LatencyTable, results: pathlib.Path) -> None:
