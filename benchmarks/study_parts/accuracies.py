@@ -21,7 +21,7 @@ from ofa_tf.training.corners import corner_archs
 from ofa_tf.training.strategy import share_cores
 from ofa_tf.workdir import Workdir
 from study_parts.plan import NUM_CLASSES, Plan
-from study_parts.trainings import Cost, Run, costs, weights_of
+from study_parts.trainings import Cost, Run, weights_of
 
 _KEY = ("training", "seed", "subnet", "recalibrated", "weights")
 
@@ -82,7 +82,7 @@ def evaluate_all(
     rows.sort(key=lambda row: wanted.index(_key_of(row)))  # whichever was evaluated first
     if rows:
         records.write_csv(results / "accuracies.csv", rows)
-        trained = [_of_training(plan, run, cost) for run in finished for cost in costs(run.workdir)]
+        trained = [_of_training(plan, run, cost) for run in finished for cost in run.costs]
         records.write_csv(results / "trainings.csv", trained)
 
 

@@ -114,7 +114,7 @@ class Results:
     @property
     def subnets(self) -> dict[str, Row]:
         """A row of each evaluated subnet, by name."""
-        return {row["subnet"]: row for row in reversed(self.accuracies)}
+        return {row["subnet"]: row for row in self.accuracies}
 
     # -- search and cost ------------------------------------------------------------------------
 

@@ -181,8 +181,14 @@ def _latencies(
             blueprint = plan.space.blueprint(arch, NUM_CLASSES)
             model = build_subnet(blueprint, batch_size=1, **interface.build_options)
             write_bytes(path, convert_subnet(model, blueprint, interface, "float32"))
-    rows_file = workdir / "measurements.jsonl"
     paths = [folder / _file(arch) for arch in archs]
+    return _sure_latencies(plan, paths, workdir / "measurements.jsonl")
+
+
+def _sure_latencies(
+    plan: Plan, paths: Sequence[pathlib.Path], rows_file: pathlib.Path
+) -> dict[str, mobile_bench.Summary]:
+    """Measures files until the rounds of each agree, or as often as the plan has it."""
     rows = mobile_bench.read_rows(rows_file).measurements if rows_file.exists() else []
     for _ in range(plan.attempts):
         newest = _newest(rows)

@@ -47,6 +47,10 @@ class Run(NamedTuple):
         return finetuning.is_finished(self.workdir, recipe)
 
     @property
+    def costs(self) -> list[Cost]:
+        return costs(self.workdir, self.training.recipe.batch_size)
+
+    @property
     def log(self) -> pathlib.Path:
         return self._beside(".log")
 
@@ -192,10 +196,10 @@ def _end(processes: Sequence[subprocess.Popen]) -> None:
 
 def _epochs_done(runs: Sequence[Run], total: float) -> float:
     """Not more than `total`: whole steps may be a little more than was asked for."""
-    return min(total, sum(cost.epochs for run in runs for cost in costs(run.workdir)))
+    return min(total, sum(cost.epochs for run in runs for cost in run.costs))
 
 
-def costs(workdir: Workdir) -> list[Cost]:
+def costs(workdir: Workdir, batch_size: int) -> list[Cost]:
     """What each phase took so far.
 
     After an interruption in the middle of an epoch, the epoch's row tells only of its later part;
@@ -212,7 +216,7 @@ def costs(workdir: Workdir) -> list[Cost]:
         mine = [row for row in epochs if row["phase"] == phase]
         last = mine[-1]
         timed = sum(row["images_per_second"] * row["seconds"] for row in mine)
-        images = (last["step"] - before) * _batch_size(workdir)
+        images = (last["step"] - before) * batch_size
         seconds = sum(row["cpu_seconds"] for row in mine) * images / timed
         found.append(Cost(phase, last["epoch"], images, seconds))
         before = last["step"]
@@ -223,7 +227,3 @@ def costs(workdir: Workdir) -> list[Cost]:
 def weights_of(checkpoint: pathlib.Path) -> str:
     """Stands for the weights that a phase of a finished training left."""
     return hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:12]
-
-
-def _batch_size(workdir: Workdir) -> int:
-    return workdir.config()["recipe"]["batch_size"]
