@@ -14,14 +14,14 @@ from tqdm import tqdm
 
 from ofa_tf.files import append_json
 from ofa_tf.job import Job
-from ofa_tf.spaces import Arch, SearchSpace
+from ofa_tf.spaces import Arch
 from ofa_tf.training import checkpoints
 from ofa_tf.training.calibration import SubnetEvaluator
 from ofa_tf.training.corners import corner_archs
 from ofa_tf.training.strategy import share_cores
 from ofa_tf.workdir import Workdir
 from study_parts.plan import NUM_CLASSES, Plan
-from study_parts.trainings import Cost, Run, weights_of
+from study_parts.trainings import Cost, Run
 
 _KEY = ("training", "seed", "subnet", "recalibrated", "weights")
 
@@ -35,14 +35,10 @@ class Task(NamedTuple):
     recalibrated: bool = True
 
     @property
-    def weights(self) -> pathlib.Path:
-        return self.run.workdir.phase(self.run.training.recipe.phases[-1].name)
-
-    @property
-    def key(self) -> dict[str, str | int | bool]:
+    def key(self) -> tuple[str | int | bool, ...]:
+        """The values of _KEY."""
         training = self.run.training.name, self.run.seed
-        values = (*training, self.subnet, self.recalibrated, weights_of(self.weights))
-        return dict(zip(_KEY, values, strict=True))
+        return (*training, self.subnet, self.recalibrated, self.run.weights)
 
 
 def tasks_of(plan: Plan, run: Run) -> Iterator[Task]:
@@ -66,39 +62,36 @@ def evaluate_all(
     """Evaluates what is trained and not evaluated yet, and writes accuracies.csv, trainings.csv."""
     finished = [run for run in runs if run.is_finished]
     tasks = [task for run in finished for task in tasks_of(plan, run)]
-    wanted = [task.key for task in tasks]
-    path = workdir / "accuracies.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    # Those of weights that were trained anew since do not count.
-    rows = [row for row in rows if _key_of(row) in wanted]
-    known = list(map(_key_of, rows))
-    missing = [task for task in tasks if task.key not in known]
-    evaluate = _evaluator(finished[0].job) if missing else None
-    for task in tqdm(missing, "evaluate subnets", unit="subnet"):
-        row = task.key | {"accuracy": evaluate(task), "test_images": evaluate.num_images}
-        row |= of_arch(plan.space, task.arch)
-        append_json(path, row)
-        rows.append(row)
-    rows.sort(key=lambda row: wanted.index(_key_of(row)))  # whichever was evaluated first
-    if rows:
-        records.write_csv(results / "accuracies.csv", rows)
+    if tasks:
+        records.write_csv(results / "accuracies.csv", evaluated(plan, tasks, workdir))
         trained = [_of_training(plan, run, cost) for run in finished for cost in run.costs]
         records.write_csv(results / "trainings.csv", trained)
 
 
-def _key_of(row: dict) -> dict:
-    return {name: row.get(name) for name in _KEY}
+def evaluated(plan: Plan, tasks: Sequence[Task], workdir: pathlib.Path) -> list[dict]:
+    """A row for each; those that are known already of these weights are not evaluated again."""
+    path = workdir / "accuracies.jsonl"
+    known = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    rows = {_key_of(row): row for row in known}
+    missing = [task for task in tasks if task.key not in rows]
+    evaluate = _evaluator(tasks[0].run.job) if missing else None
+    for task in tqdm(missing, "evaluate subnets", unit="subnet"):
+        found = {"accuracy": evaluate(task), "test_images": evaluate.num_images}
+        row = dict(zip(_KEY, task.key, strict=True)) | found | _of_arch(plan, task.arch)
+        append_json(path, row)
+        rows[task.key] = row
+    return [rows[task.key] for task in tasks]
 
 
-def of_arch(space: SearchSpace, arch: Arch) -> dict[str, str | int]:
-    """The columns of an arch."""
-    plan = space.blueprint(arch, NUM_CLASSES)
-    return {
-        "resolution": arch.resolution,
-        "macs": plan.macs,
-        "params": plan.params,
-        "arch": json.dumps(arch.to_dict()),
-    }
+def _key_of(row: dict) -> tuple:
+    return tuple(row[name] for name in _KEY)
+
+
+def _of_arch(plan: Plan, arch: Arch) -> dict[str, str | int]:
+    network = plan.space.blueprint(arch, NUM_CLASSES)
+    text = json.dumps(arch.to_dict())
+    size = {"macs": network.macs, "params": network.params}
+    return {"resolution": arch.resolution, **size, "arch": text}
 
 
 def _of_training(plan: Plan, run: Run, cost: Cost) -> dict[str, str | int | float]:
@@ -140,9 +133,9 @@ class _Evaluator:
 
     def __call__(self, task: Task) -> float:
         supernet = self._evaluator.supernet
-        if task.weights != self._loaded:
-            checkpoints.load(task.weights, weights=supernet.variables)
-            self._loaded = task.weights
+        if task.run.checkpoint != self._loaded:
+            checkpoints.load(task.run.checkpoint, weights=supernet.variables)
+            self._loaded = task.run.checkpoint
         if task.recalibrated:
             return self._evaluator.accuracy(task.arch)
         # As it comes out of the supernet: with the statistics that training left there.

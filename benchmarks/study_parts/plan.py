@@ -42,6 +42,7 @@ _LEFT_OUT = {
     "small-crops": {"crops": 0.4},
     "low-rate": {"rate": _RATE / 3},
 }
+_SEEDS = {"schedule": 3, "hour": 2, "part": 2, "alone": 1, "finetuned": 1}
 _PHASES = {  # of progressive shrinking: share of the epochs, share of the rate, subnets a step
     "largest": (12, 1, 1),
     "kernel": (2, 1 / 3, 1),
@@ -56,48 +57,40 @@ _FINETUNE_SHARE, _FINETUNE_RATE, _FINETUNE_KD_RATIO = 63, 0.02, 0.0
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """A run of ofa-train or ofa-finetune.
+    """A run of ofa-train or, with what another left, of ofa-finetune.
 
     Attributes:
         name: of its folder and of its rows, without the seed.
+        kind: one of _SEEDS.
         recipe: what it computes, with seed 0.
-        seeds: how often it is trained at most.
-        kind: "schedule", "hour", "alone", "finetuned" or "part".
         subnet: the name of the one arch that it trains; "" for a supernet.
         start: the training that it begins with; "" for new weights.
     """
 
     name: str
-    recipe: Recipe
-    seeds: int
     kind: str
+    recipe: Recipe
     subnet: str = ""
     start: str = ""
 
     @property
-    def epochs(self) -> float:
-        """Of all phases."""
-        return sum(phase.epochs for phase in self.recipe.phases)
+    def seeds(self) -> int:
+        return _SEEDS[self.kind]
 
     @property
-    def flags(self) -> list[str]:
+    def flags(self) -> dict[str, str | float]:
         """What its command is told of the recipe; ofa-finetune has the rest from `start`."""
         recipe = self.recipe
-        columns = ["epochs", "warmup_epochs", "base_lr"] + ["subnets_per_step"] * (not self.start)
-        flags = {
-            name: ",".join(str(getattr(phase, name)) for phase in recipe.phases) for name in columns
-        }
-        flags["kd_ratio"] = recipe.kd_ratio
+        names = ["epochs", "warmup_epochs", "base_lr"] + ["subnets_per_step"] * (not self.start)
+        columns = {name: [getattr(phase, name) for phase in recipe.phases] for name in names}
+        flags = {"kd_ratio": recipe.kd_ratio}
         if not self.start:
+            columns["phases"] = [phase.name for phase in recipe.phases]
             fields = ("batch_size", "weight_decay", "label_smoothing", *_GROWTH)
             flags |= {name: getattr(recipe, name) for name in fields}
-            flags |= {
-                "phases": ",".join(phase.name for phase in recipe.phases),
-                "crop_scale_min": recipe.augmentation.crop_scale_min,
-                "brightness": 0,
-                "saturation": 0,
-            }
-        return [f"--{name}={value}" for name, value in flags.items()]
+            flags["crop_scale_min"] = recipe.augmentation.crop_scale_min
+            flags |= {"brightness": 0, "saturation": 0, "eval_crop": 1.0}
+        return flags | {name: ",".join(map(str, values)) for name, values in columns.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +102,6 @@ class Plan:
         epochs: of the schedule that grows: a quarter of an hour on a core with AVX-512.
         hour_epochs: of the same, for an hour.
         shares: an arch alone is trained at the cost of the hour, over each of these.
-        seeds: of the schedules; of the hour and of the parts.
         batch_size: images a step.
         calibration_images: for batch norm.
         eval_flags: of trainings: how much they evaluate meanwhile.
@@ -126,7 +118,6 @@ class Plan:
     epochs: float = 30
     hour_epochs: float = 105
     shares: tuple[int, ...] = (4, 10, 40)
-    seeds: tuple[int, int] = (3, 2)
     batch_size: int = 128
     calibration_images: int = 2000
     eval_flags: tuple[str, ...] = ("--eval_images=500", "--eval_epochs=100")
@@ -145,36 +136,56 @@ class Plan:
 
     def flags(self, training: Training) -> list[str]:
         """Of its command, besides the seed, the images, the arch and the workdir."""
-        flags = [*self.eval_flags, *training.flags]
+        flags = training.flags
         if not training.start:
-            flags += [f"--space={self.space.name}", "--eval_crop=1.0"]
-            flags.append(f"--calibration_images={self.calibration_images}")
+            own = {"space": self.space.name, "calibration_images": self.calibration_images}
+            flags = own | flags
         if not training.subnet:  # the corners at one resolution, to spend less time on them
-            flags.append(f"--eval_resolutions={self.resolution}")
-        return flags
+            flags["eval_resolutions"] = self.resolution
+        return [*self.eval_flags, *(f"--{name}={value}" for name, value in flags.items())]
 
     @functools.cached_property
     def trainings(self) -> tuple[Training, ...]:
         """All of them, in the order in which they begin."""
-        growing = self._growing("growing", self.epochs, "schedule", **_GROWTH)
-        hour = self._growing(HOUR, self.hour_epochs, "hour", **_GROWTH)
+        growing = self._growing("growing", "schedule", self.epochs, **_GROWTH)
+        hour = self._growing(HOUR, "hour", self.hour_epochs, **_GROWTH)
         quarter, whole = self._cost(growing.recipe), self._cost(hour.recipe)
-        opened = self._growing("open", 1, "schedule", quarter, **_OPEN)
+        opened = self._growing("open", "schedule", 1, quarter, **_OPEN)
+        phases = [
+            Phase(name, epochs, round(rate * _RATE, 4), subnets_per_step=subnets)
+            for name, (epochs, rate, subnets) in _PHASES.items()
+        ]
+        shrinking = Training(
+            "progressive", "schedule", self._recipe(phases, quarter, zero_last_gamma=True)
+        )
+        single = [Phase(SINGLE, 1, _RATE)]
+        tricks = {"low_resolution_first": True, "zero_last_gamma": True}
         alone = [
-            self._alone(share, name, arch, whole / share)
+            Training(
+                f"alone{share}-{name}",
+                "alone",
+                self._recipe(single, whole / share, arch=arch, **tricks),
+                name,
+            )
             for share in self.shares
             for name, arch in self.archs.items()
         ]
+        tuning, cost = [Phase(FINETUNE, 1, _FINETUNE_RATE)], whole / _FINETUNE_SHARE
         finetuned = [
-            self._finetuned(name, arch, whole / _FINETUNE_SHARE)
+            Training(
+                f"finetuned-{name}",
+                "finetuned",
+                self._recipe(tuning, cost, arch=arch, kd_ratio=_FINETUNE_KD_RATIO),
+                name,
+                HOUR,
+            )
             for name, arch in self.archs.items()
         ]
         parts = [
-            self._growing(name, self.epochs, "part", quarter, **(_GROWTH | changes))
+            self._growing(name, "part", 1, quarter, **(_GROWTH | changes))
             for name, changes in _LEFT_OUT.items()
         ]
-        schedules = (growing, opened, self._in_phases(quarter))
-        return (*schedules, hour, *alone, *finetuned, *parts)
+        return (growing, opened, shrinking, hour, *alone, *finetuned, *parts)
 
     def chosen(self, patterns: Sequence[str]) -> list[Training]:
         """The trainings with these names, which may have wildcards.
@@ -183,17 +194,12 @@ class Plan:
             UsageError: there is none of a name.
         """
         names = [training.name for training in self.trainings]
+        found = {pattern: fnmatch.filter(names, pattern) for pattern in patterns}
         for pattern in patterns:
-            if not fnmatch.filter(names, pattern):
-                raise UsageError(
-                    f"There is no training {pattern!r}; known: {', '.join(names)}, and patterns "
-                    "such as 'alone*'."
-                )
-        return [
-            training
-            for training in self.trainings
-            if any(fnmatch.fnmatch(training.name, pattern) for pattern in patterns)
-        ]
+            if not found[pattern]:
+                raise UsageError(f"There is no training {pattern!r}; known: {', '.join(names)}.")
+        chosen = set().union(*found.values())
+        return [training for training in self.trainings if training.name in chosen]
 
     @functools.cached_property
     def archs(self) -> dict[str, Arch]:
@@ -214,70 +220,39 @@ class Plan:
     def _growing(
         self,
         name: str,
-        epochs: float,
         kind: str,
+        epochs: float,
         cost: float | None = None,
-        *,
         rate: float = _RATE,
-        crops: float = _CROPS,
-        **growth: float,
+        **settings: float,
     ) -> Training:
-        """All choices in one phase; of a cost, if one is given, in place of the epochs."""
-        phases = [Phase(GROWING, epochs, rate)]
-        recipe = self._recipe(phases, self.space.resolutions, crops=crops, **growth)
-        seeds = self.seeds[0] if kind == "schedule" else self.seeds[1]
-        return Training(name, self._sized(recipe, cost or self._cost(recipe)), seeds, kind)
-
-    def _in_phases(self, cost: float) -> Training:
-        """Progressive shrinking."""
-        phases = [
-            Phase(name, epochs, round(rate * _RATE, 4), subnets_per_step=subnets)
-            for name, (epochs, rate, subnets) in _PHASES.items()
-        ]
-        recipe = self._recipe(phases, self.space.resolutions, zero_last_gamma=True)
-        return Training("progressive", self._sized(recipe, cost), self.seeds[0], "schedule")
-
-    def _alone(self, share: int, subnet: str, arch: Arch, cost: float) -> Training:
-        """An arch from new weights."""
-        tricks = {"low_resolution_first": True, "zero_last_gamma": True}
-        phases = [Phase(SINGLE, 1, _RATE)]
-        recipe = self._recipe(phases, (arch.resolution,), arch=arch, **tricks)
-        return Training(f"alone{share}-{subnet}", self._sized(recipe, cost), 1, "alone", subnet)
-
-    def _finetuned(self, subnet: str, arch: Arch, cost: float) -> Training:
-        """An arch from the supernet's weights."""
-        phases = [Phase(FINETUNE, 1, _FINETUNE_RATE)]
-        recipe = self._recipe(phases, (arch.resolution,), arch=arch, kd_ratio=_FINETUNE_KD_RATIO)
-        return Training(
-            f"finetuned-{subnet}", self._sized(recipe, cost), 1, "finetuned", subnet, HOUR
-        )
+        """All choices in one phase, of so many epochs or of a cost."""
+        return Training(name, kind, self._recipe([Phase(GROWING, epochs, rate)], cost, **settings))
 
     def _recipe(
         self,
         phases: Sequence[Phase],
-        resolutions: Sequence[int],
+        cost: float | None = None,
         crops: float = _CROPS,
-        **settings: float | Arch,
+        arch: Arch | None = None,
+        **settings: float,
     ) -> Recipe:
-        return Recipe(
+        """With as many epochs as cost so much, if that is given, and their warm-up."""
+        recipe = Recipe(
             tuple(phases),
             self.batch_size,
-            tuple(resolutions),
+            (arch.resolution,) if arch else self.space.resolutions,
             weight_decay=1e-4,
-            label_smoothing=0.1,
             augmentation=Augmentation(crops, brightness=0, saturation=0),
+            arch=arch,
             **settings,
         )
-
-    def _sized(self, recipe: Recipe, cost: float) -> Recipe:
-        """With as many epochs as cost so much, and their warm-up."""
-        scale = cost / self._cost(recipe)
-        phases = []
-        for number, phase in enumerate(recipe.phases):
-            epochs = round(scale * phase.epochs, 3)
-            warmup = 0.0 if number else round(_WARMUP * epochs, 4)
-            phases.append(dataclasses.replace(phase, epochs=epochs, warmup_epochs=warmup))
-        return dataclasses.replace(recipe, phases=tuple(phases))
+        scale = cost / self._cost(recipe) if cost else 1
+        sized = [
+            dataclasses.replace(phase, epochs=round(scale * phase.epochs, 3)) for phase in phases
+        ]
+        sized[0] = dataclasses.replace(sized[0], warmup_epochs=round(_WARMUP * sized[0].epochs, 4))
+        return dataclasses.replace(recipe, phases=tuple(sized))
 
     def _cost(self, recipe: Recipe) -> float:
         return sum(self._work(recipe, phase).cost for phase in recipe.phases)

@@ -30,9 +30,9 @@ from ofa_tf.job import Job
 from ofa_tf.models import build_subnet
 from ofa_tf.search import AccuracyPredictor, LatencyTable
 from ofa_tf.spaces import Arch
-from study_parts.accuracies import of_arch
+from study_parts.accuracies import Task, evaluated
 from study_parts.plan import NUM_CLASSES, Plan
-from study_parts.trainings import Run, weights_of
+from study_parts.trainings import Run
 
 _STEPS = ("latency", "predictor", "search")
 _STEPS_FILE = "steps.jsonl"
@@ -60,50 +60,46 @@ def search(plan: Plan, run: Run, workdir: pathlib.Path, results: pathlib.Path) -
         raise UsageError(
             f"{run.job.path} is not trained yet: run this with --trainings={run.training.name}."
         )
-    # What was found with other weights does not count.
-    weights = weights_of(run.job.phase(run.training.recipe.phases[-1].name))
+    weights = run.weights
     budgets = f"--num_budgets={plan.num_budgets}"
     flags = (plan.latency_flags, plan.predictor_flags, (*plan.predictor_flags, budgets))
     for step, its_flags in zip(_STEPS, flags, strict=True):
-        steps = _rows(workdir / _STEPS_FILE, weights)
-        if not any(row["step"] == step and row["done"] for row in steps):
+        if not any(row["step"] == step and row["done"] for row in _steps(workdir, weights)):
             _wait_for_quiet(plan.quiet_minutes if step == "latency" else 0)
             _run_step(step, its_flags, run, workdir, weights)
     job = Job(run.job)
     table = job.latency_table()
     subnets = list(_subnets(plan, job, table))
-    accuracies = _accuracies(job, subnets, workdir / "search_accuracies.jsonl", weights)
+    tasks = [Task(run, f"{subnet.group} {subnet.name}", subnet.arch) for subnet in subnets]
+    accuracies = evaluated(plan, tasks, workdir)
     latencies = _latencies(plan, subnets, workdir)
     predictor = AccuracyPredictor.load(job.workdir.accuracy_predictor, plan.space)
     rows = []
-    for subnet in subnets:
+    for subnet, row in zip(subnets, accuracies, strict=True):
         codes = plan.space.encode([subnet.arch])
         measured = latencies[_file(subnet.arch)]
-        rows.append(
-            {
-                "group": subnet.group,
-                "name": subnet.name,
-                "budget_ms": subnet.budget_ms or "",
-                "predicted_ms": round(float(table(codes)[0]), 5),
-                "measured_ms": round(measured.median_us / 1e3, 5),
-                "spread": round(measured.spread, 4),
-                "valid": measured.verdict.valid,
-                "predicted_accuracy": round(float(predictor(codes)[0]), 5),
-                "accuracy": accuracies[subnet.arch],
-                "test_images": job.data.num_test,
-                "seed": run.seed,
-                **of_arch(plan.space, subnet.arch),
-            }
-        )
+        columns = {
+            "group": subnet.group,
+            "name": subnet.name,
+            "budget_ms": subnet.budget_ms or "",
+            "predicted_ms": round(float(table(codes)[0]), 5),
+            "measured_ms": round(measured.median_us / 1e3, 5),
+            "spread": round(measured.spread, 4),
+            "valid": measured.verdict.valid,
+            "predicted_accuracy": round(float(predictor(codes)[0]), 5),
+        }
+        kept = ("accuracy", "test_images", "seed", "resolution", "macs", "params", "arch")
+        rows.append(columns | {name: row[name] for name in kept})
     records.write_csv(results / "search.csv", rows)
     _write_predictors(job, table, results)
-    _write_steps(_rows(workdir / _STEPS_FILE, weights), results)
+    _write_steps(_steps(workdir, weights), results)
 
 
-def _rows(path: pathlib.Path, weights: str) -> list[dict[str, Any]]:
-    """The JSON lines of a file, if there is one, that are of these weights."""
+def _steps(workdir: pathlib.Path, weights: str) -> list[dict[str, Any]]:
+    """What was run with these weights; what was found with others does not count."""
+    path = workdir / _STEPS_FILE
     rows = map(json.loads, path.read_text().splitlines()) if path.exists() else ()
-    return [row for row in rows if row.get("weights") == weights]
+    return [row for row in rows if row["weights"] == weights]
 
 
 def _run_step(
@@ -145,20 +141,6 @@ def _subnets(plan: Plan, job: Job, table: LatencyTable) -> Iterator[Subnet]:
                 )
                 name = f"k{kernel}-e{expand:g}-r{resolution}"
                 yield Subnet("uniform", name, None, only.max())
-
-
-def _accuracies(
-    job: Job, subnets: Sequence[Subnet], path: pathlib.Path, weights: str
-) -> dict[Arch, float]:
-    """Of each arch on all test images; those in the file are not evaluated again."""
-    found = {job.space.arch(row["arch"]): row["accuracy"] for row in _rows(path, weights)}
-    missing = [subnet.arch for subnet in subnets if subnet.arch not in found]
-    evaluator = job.evaluator("test") if missing else None
-    for arch in tqdm(list(dict.fromkeys(missing)), "evaluate subnets", unit="subnet"):
-        found[arch] = evaluator.accuracy(arch)
-        row = {"weights": weights, "arch": arch.to_dict(), "accuracy": found[arch]}
-        append_json(path, row)
-    return found
 
 
 def _file(arch: Arch) -> str:
@@ -253,36 +235,31 @@ def _wait_for_quiet(minutes: float) -> None:
 
 
 def _write_predictors(job: Job, table: LatencyTable, results: pathlib.Path) -> None:
-    """Held-out truth and prediction of both predictors, a row each."""
-    report = read_json(job.workdir.accuracy_report)
+    """Held-out truth and prediction of both predictors, a row each, and how good they are."""
+    accuracy, latency = read_json(job.workdir.accuracy_report), table.report
+    pairs = {
+        "accuracy": zip(accuracy["accuracies"], accuracy["predictions"], strict=True),
+        "latency_ms": ((row["measured_ms"], row["predicted_ms"]) for row in latency["subnets"]),
+    }
     rows = [
-        {"predictor": "accuracy", "measured": truth, "predicted": predicted}
-        for truth, predicted in zip(report["accuracies"], report["predictions"], strict=True)
-    ]
-    rows += [
-        {
-            "predictor": "latency_ms",
-            "measured": row["measured_ms"],
-            "predicted": row["predicted_ms"],
-        }
-        for row in table.report["subnets"]
+        {"predictor": name, "measured": measured, "predicted": predicted}
+        for name, its_pairs in pairs.items()
+        for measured, predicted in its_pairs
     ]
     records.write_csv(results / "predictors.csv", rows)
-    latency = {name: table.report[name] for name in ("n", "mape", "bias", "worst", "kendall")}
-    accuracy = {
-        name: value for name, value in report.items() if isinstance(value, (int, float, str))
-    }
-    quality: dict[str, Any] = {"accuracy": accuracy, "latency": latency}
+    quality = {"accuracy": accuracy, "latency": latency}
+    for name, report in quality.items():
+        quality[name] = {key: value for key, value in report.items() if not isinstance(value, list)}
     write_json(results / "predictors.json", quality)
 
 
 def _write_steps(rows: Sequence[dict[str, Any]], results: pathlib.Path) -> None:
     """What the steps took, over all sittings."""
     sums = [
-        {
-            "step": step,
-            "seconds": round(sum(row["seconds"] for row in rows if row["step"] == step), 1),
-            "cpu_seconds": round(sum(row["cpu_seconds"] for row in rows if row["step"] == step), 1),
+        {"step": step}
+        | {
+            column: round(sum(row[column] for row in rows if row["step"] == step), 1)
+            for column in ("seconds", "cpu_seconds")
         }
         for step in _STEPS
     ]

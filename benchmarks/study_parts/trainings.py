@@ -6,13 +6,12 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
 import pathlib
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from tqdm import tqdm
@@ -26,6 +25,15 @@ from study_parts.plan import Plan, Training
 _GRACE = 60.0  # seconds in which an interrupted training saves
 
 
+class Cost(NamedTuple):
+    """What a phase took."""
+
+    phase: str
+    epochs: float
+    images: int
+    cpu_seconds: float
+
+
 class Run(NamedTuple):
     """A training with a seed, the workdir of its command, and what it begins with, if anything."""
 
@@ -37,38 +45,31 @@ class Run(NamedTuple):
     @property
     def workdir(self) -> Workdir:
         """Where its weights and metrics are."""
-        name = self.training.subnet
-        return self.job.finetuned(name) if self.origin else self.job
+        return self.job.finetuned(self.training.subnet) if self.origin else self.job
 
     @property
     def is_finished(self) -> bool:
-        """By the recipe of the plan; by another, its command says that it was begun so."""
+        """By the recipe of the plan; one that was begun by another is refused by its command."""
         recipe = dataclasses.replace(self.training.recipe, seed=self.seed)
         return finetuning.is_finished(self.workdir, recipe)
+
+    @property
+    def checkpoint(self) -> pathlib.Path:
+        """What a finished one left."""
+        return self.workdir.phase(self.training.recipe.phases[-1].name)
+
+    @property
+    def weights(self) -> str:
+        """Stands for what a finished one left."""
+        return _hash(self.checkpoint)
 
     @property
     def costs(self) -> list[Cost]:
         return costs(self.workdir, self.training.recipe.batch_size)
 
-    @property
-    def log(self) -> pathlib.Path:
-        return self._beside(".log")
-
-    @property
-    def arch_file(self) -> pathlib.Path:
-        return self._beside(".json")
-
-    def _beside(self, suffix: str) -> pathlib.Path:
+    def beside(self, suffix: str) -> pathlib.Path:
+        """A file of its name, beside its folder."""
         return self.job.path.with_name(self.job.path.name + suffix)
-
-
-class Cost(NamedTuple):
-    """What a phase took."""
-
-    phase: str
-    epochs: float
-    images: int
-    cpu_seconds: float
 
 
 def runs_in(folder: pathlib.Path, plan: Plan) -> list[Run]:
@@ -84,11 +85,7 @@ def runs_in(folder: pathlib.Path, plan: Plan) -> list[Run]:
 
 
 def train_all(
-    plan: Plan,
-    runs: Sequence[Run],
-    data_dir: str,
-    jobs: int,
-    on_finished: Callable[[], None],
+    plan: Plan, runs: Sequence[Run], data_dir: str, jobs: int, on_finished: Callable[[], None]
 ) -> None:
     """Trains what is not trained yet, as many at a time as there are jobs.
 
@@ -105,34 +102,30 @@ def train_all(
     """
     waiting = [run for run in runs if not run.is_finished]
     running: dict[Run, subprocess.Popen] = {}
-    total = sum(run.training.epochs for run in runs)
-    bar = tqdm(total=total, desc="trainings", unit="epoch", bar_format=_BAR)
-    bar.initial = bar.n = _epochs_done(runs, total)
+    bar = tqdm(total=len(runs), initial=len(runs) - len(waiting), desc="trainings")
     try:
-        with bar:
-            while waiting or running:
-                if len(running) < jobs:
-                    ready = [run for run in waiting if not run.origin or run.origin.is_finished]
-                    for run in ready[: jobs - len(running)]:
-                        waiting.remove(run)
-                        running[run] = _start(plan, run, data_dir)
-                if not running:
-                    raise FailureError(
-                        f"{waiting[0].job.path.name} cannot begin: {waiting[0].training.start} is "
-                        "not trained yet. Train that first."
-                    )
-                time.sleep(2)
-                bar.update(_epochs_done(runs, total) - bar.n)
-                for run, process in list(running.items()):
-                    if process.poll() is not None:
-                        del running[run]
-                        _check(run, process.returncode)
-                        on_finished()
+        while waiting or running:
+            if len(running) < jobs:
+                ready = [run for run in waiting if not run.origin or run.origin.is_finished]
+                for run in ready[: jobs - len(running)]:
+                    waiting.remove(run)
+                    running[run] = _start(plan, run, data_dir)
+            if not running:
+                raise FailureError(
+                    f"{waiting[0].job.path.name} cannot begin: {waiting[0].training.start} is not "
+                    "trained yet. Train that first."
+                )
+            time.sleep(2)
+            for run in [run for run, process in running.items() if process.poll() is not None]:
+                code = running.pop(run).returncode
+                if code:
+                    name, log = run.job.path.name, run.beside(".log")
+                    raise FailureError(f"{name} ended with exit code {code}: see {log}.")
+                bar.update()
+                on_finished()
     finally:
+        bar.close()
         _end(running.values())
-
-
-_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} epochs [{elapsed}<{remaining}]"
 
 
 def _start(plan: Plan, run: Run, data_dir: str) -> subprocess.Popen:
@@ -141,25 +134,22 @@ def _start(plan: Plan, run: Run, data_dir: str) -> subprocess.Popen:
     Two of them side by side get more done on two cores than one after the other with both, and CPU
     seconds can be compared.
     """
-    training = run.training
-    flags = [*plan.flags(training), f"--workdir={run.job.path}", "--cores=1"]
+    flags = [*plan.flags(run.training), f"--workdir={run.job.path}", "--cores=1"]
     if run.origin:
-        command = "finetune"
         _copy_job(run)
     else:
-        command = "train"
         flags += [f"--seed={run.seed}", f"--data_dir={data_dir}"]
-        if training.subnet:
-            write_json(run.arch_file, training.recipe.arch.to_dict())
-            flags.append(f"--arch={run.arch_file}")
-    run.log.parent.mkdir(parents=True, exist_ok=True)
-    with open(run.log, "ab") as log:
+        if run.training.subnet:
+            write_json(run.beside(".json"), run.training.recipe.arch.to_dict())
+            flags.append(f"--arch={run.beside('.json')}")
+    command = "finetune" if run.origin else "train"
+    run.job.path.parent.mkdir(parents=True, exist_ok=True)
+    with open(run.beside(".log"), "ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", f"ofa_tf.cli.{command}", *flags],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=os.environ,
             start_new_session=True,  # so that Ctrl-C comes once, from here
         )
 
@@ -177,12 +167,7 @@ def _copy_job(run: Run) -> None:
     write_json(job.search_result, {"settings": {}, "subnets": [subnet]})
 
 
-def _check(run: Run, code: int) -> None:
-    if code:
-        raise FailureError(f"{run.job.path.name} ended with exit code {code}: see {run.log}.")
-
-
-def _end(processes: Sequence[subprocess.Popen]) -> None:
+def _end(processes: Iterable[subprocess.Popen]) -> None:
     """Lets trainings save, and waits for it."""
     for process in processes:
         process.terminate()
@@ -194,11 +179,6 @@ def _end(processes: Sequence[subprocess.Popen]) -> None:
             process.wait()
 
 
-def _epochs_done(runs: Sequence[Run], total: float) -> float:
-    """Not more than `total`: whole steps may be a little more than was asked for."""
-    return min(total, sum(cost.epochs for run in runs for cost in run.costs))
-
-
 def costs(workdir: Workdir, batch_size: int) -> list[Cost]:
     """What each phase took so far.
 
@@ -208,7 +188,7 @@ def costs(workdir: Workdir, batch_size: int) -> list[Cost]:
     if not workdir.metrics.exists():
         return []
     lines = workdir.metrics.read_text().splitlines(keepends=True)
-    # The last line may be half written: by a training that runs, or by one that was killed.
+    # The last line may be half written, by a training that was killed.
     rows = [json.loads(line) for line in lines if line.endswith("\n")]
     epochs = [row for row in rows if "cpu_seconds" in row]
     found, before = [], 0
@@ -224,6 +204,5 @@ def costs(workdir: Workdir, batch_size: int) -> list[Cost]:
 
 
 @functools.cache
-def weights_of(checkpoint: pathlib.Path) -> str:
-    """Stands for the weights that a phase of a finished training left."""
-    return hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:12]
+def _hash(path: pathlib.Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]

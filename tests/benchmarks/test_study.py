@@ -180,7 +180,7 @@ def test_what_was_evaluated_of_other_weights_does_not_count(tmp_path, monkeypatc
     (run,) = (run for run in runs_in(tmp_path, QUICK) if run.training.name == "alone4-arch2")
 
     def evaluate(content: bytes) -> list[str]:
-        trainings.weights_of.cache_clear()  # of another process
+        trainings._hash.cache_clear()  # of another process
         row = {"phase": "single", "step": 20, "epoch": 1.0, "images_per_second": 10.0}
         run.job.path.mkdir(parents=True, exist_ok=True)
         run.job.metrics.write_text(json.dumps(row | {"seconds": 20.0, "cpu_seconds": 30.0}) + "\n")
