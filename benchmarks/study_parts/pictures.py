@@ -9,10 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ofa_tf.report.plots import add_axes, save_figure
-from study_parts.results import Results, Row
+from study_parts.results import Results
 from study_parts.tables import SECTIONS, SUPERNETS, TITLES, corner_title
 
 _COLORS = {"searched": "#d1495b", "random": "0.65", "uniform": "#2a6f97"}
+_AXES = ("measured", "predicted")
 _LABELS = {
     "searched": "searched",
     "random": "random, of the same predicted latency",
@@ -22,15 +23,21 @@ _LABELS = {
 
 def draw_all(results: Results, folder: pathlib.Path) -> None:
     """Writes the PNGs of what there is. Raises FailureError where one cannot be written."""
-    drawn = {"schedules": _schedules, "cost": _cost, "pareto": _pareto, "predictors": _predictors}
-    for section in SECTIONS.values():
-        if section.picture and section.needs(results):
+    drawn = {
+        "schedules": _schedules,
+        "cost": _cost,
+        "searched": _searched,
+        "predictors": _predictors,
+    }
+    for name, draw in drawn.items():
+        section = SECTIONS[name]
+        if section.needs(results):
             figure = Figure(figsize=(9, 4.8), dpi=100, layout="constrained")
-            drawn[section.picture[0]](figure, results)
-            save_figure(figure, folder / f"study_{section.picture[0]}.png")
+            draw(figure, results)
+            save_figure(figure, folder / section.picture)
 
 
-def _pareto(figure: Figure, results: Results) -> None:
+def _searched(figure: Figure, results: Results) -> None:
     axes = add_axes(
         figure,
         "Subnets of one supernet, CIFAR-10 test images",
@@ -70,20 +77,20 @@ def _schedules(figure: Figure, results: Results) -> None:
 
 
 def _predictors(figure: Figure, results: Results) -> None:
-    for index, (name, scale, unit) in enumerate((("accuracy", 100, "%"), ("latency_ms", 1, "ms"))):
-        axes = figure.add_subplot(1, 2, index + 1)
-        rows = [row for row in results.predictions if row["predictor"] == name]
-        measured, predicted = (_column(rows, field, scale) for field in ("measured", "predicted"))
-        ends = min(measured.min(), predicted.min()), max(measured.max(), predicted.max())
+    accuracy, latency = results.predictors["accuracy"], results.predictors["latency"]
+    of_subnets = ([row[f"{what}_ms"] for row in latency["subnets"]] for what in _AXES)
+    pairs = {
+        "accuracy (%)": 100 * np.array([accuracy["accuracies"], accuracy["predictions"]]),
+        "latency (ms)": np.array(list(of_subnets)),
+    }
+    for number, (what, values) in enumerate(pairs.items(), 1):
+        axes = figure.add_subplot(1, 2, number)
+        ends = values.min(), values.max()
         axes.plot(ends, ends, color="0.7", lw=1)
-        axes.scatter(measured, predicted, s=18)
-        axes.set_title(f"{name.partition('_')[0]}, not fitted on", loc="left", weight="bold")
-        axes.set(xlabel=f"measured ({unit})", ylabel=f"predicted ({unit})", aspect="equal")
+        axes.scatter(*values, s=18)
+        axes.set_title(f"{what}, not fitted on", loc="left", weight="bold")
+        axes.set(xlabel=_AXES[0], ylabel=_AXES[1], aspect="equal")
         axes.spines[["top", "right"]].set_visible(False)
-
-
-def _column(rows: list[Row], name: str, scale: float) -> np.ndarray:
-    return scale * np.array([float(row[name]) for row in rows])
 
 
 def _cost(figure: Figure, results: Results) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import functools
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -32,7 +33,6 @@ _GROWTH = {
     "coupling": 0.5,
     "zero_last_gamma": True,
 }
-_OPEN = {name: type(value)() for name, value in _GROWTH.items()}
 # What each part is left out by.
 _LEFT_OUT = {
     "no-low-resolution": {"low_resolution_first": False},
@@ -76,21 +76,6 @@ class Training:
     @property
     def seeds(self) -> int:
         return _SEEDS[self.kind]
-
-    @property
-    def flags(self) -> dict[str, str | float]:
-        """What its command is told of the recipe; ofa-finetune has the rest from `start`."""
-        recipe = self.recipe
-        names = ["epochs", "warmup_epochs", "base_lr"] + ["subnets_per_step"] * (not self.start)
-        columns = {name: [getattr(phase, name) for phase in recipe.phases] for name in names}
-        flags = {"kd_ratio": recipe.kd_ratio}
-        if not self.start:
-            columns["phases"] = [phase.name for phase in recipe.phases]
-            fields = ("batch_size", "weight_decay", "label_smoothing", *_GROWTH)
-            flags |= {name: getattr(recipe, name) for name in fields}
-            flags["crop_scale_min"] = recipe.augmentation.crop_scale_min
-            flags |= {"brightness": 0, "saturation": 0, "eval_crop": 1.0}
-        return flags | {name: ",".join(map(str, values)) for name, values in columns.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,56 +121,55 @@ class Plan:
 
     def flags(self, training: Training) -> list[str]:
         """Of its command, besides the seed, the images, the arch and the workdir."""
-        flags = training.flags
-        if not training.start:
-            own = {"space": self.space.name, "calibration_images": self.calibration_images}
-            flags = own | flags
+        recipe = training.recipe
+        columns = ["epochs", "warmup_epochs", "base_lr"]
+        fields = ["kd_ratio"]
+        flags = {}
+        if not training.start:  # ofa-finetune has the rest from there
+            columns.append("subnets_per_step")
+            fields += ["batch_size", "weight_decay", *_GROWTH]
+            flags |= {"space": self.space.name, "calibration_images": self.calibration_images}
+            flags |= {"phases": ",".join(phase.name for phase in recipe.phases), "eval_crop": 1.0}
+            flags |= {"crop_scale_min": recipe.augmentation.crop_scale_min}
+            flags |= {"brightness": 0, "saturation": 0}
         if not training.subnet:  # the corners at one resolution, to spend less time on them
             flags["eval_resolutions"] = self.resolution
+        flags |= {name: getattr(recipe, name) for name in fields}
+        for name in columns:
+            flags[name] = ",".join(str(getattr(phase, name)) for phase in recipe.phases)
         return [*self.eval_flags, *(f"--{name}={value}" for name, value in flags.items())]
 
     @functools.cached_property
     def trainings(self) -> tuple[Training, ...]:
         """All of them, in the order in which they begin."""
-        growing = self._growing("growing", "schedule", self.epochs, **_GROWTH)
-        hour = self._growing(HOUR, "hour", self.hour_epochs, **_GROWTH)
-        quarter, whole = self._cost(growing.recipe), self._cost(hour.recipe)
-        opened = self._growing("open", "schedule", 1, quarter, **_OPEN)
+        growing = self._recipe([Phase(GROWING, self.epochs, _RATE)], **_GROWTH)
+        hour = self._recipe([Phase(GROWING, self.hour_epochs, _RATE)], **_GROWTH)
+        quarter, whole = self._cost(growing), self._cost(hour)
         phases = [
             Phase(name, epochs, round(rate * _RATE, 4), subnets_per_step=subnets)
             for name, (epochs, rate, subnets) in _PHASES.items()
         ]
-        shrinking = Training(
-            "progressive", "schedule", self._recipe(phases, quarter, zero_last_gamma=True)
-        )
+        of_name = {
+            "growing": growing,
+            "open": self._recipe(growing.phases, quarter),
+            "progressive": self._recipe(phases, quarter, zero_last_gamma=True),
+        }
+        found = [Training(name, "schedule", recipe) for name, recipe in of_name.items()]
+        found.append(Training(HOUR, "hour", hour))
         single = [Phase(SINGLE, 1, _RATE)]
         tricks = {"low_resolution_first": True, "zero_last_gamma": True}
-        alone = [
-            Training(
-                f"alone{share}-{name}",
-                "alone",
-                self._recipe(single, whole / share, arch=arch, **tricks),
-                name,
-            )
-            for share in self.shares
-            for name, arch in self.archs.items()
-        ]
+        for share, (name, arch) in itertools.product(self.shares, self.archs.items()):
+            recipe = self._recipe(single, whole / share, arch=arch, **tricks)
+            found.append(Training(f"alone{share}-{name}", "alone", recipe, name))
         tuning, cost = [Phase(FINETUNE, 1, _FINETUNE_RATE)], whole / _FINETUNE_SHARE
-        finetuned = [
-            Training(
-                f"finetuned-{name}",
-                "finetuned",
-                self._recipe(tuning, cost, arch=arch, kd_ratio=_FINETUNE_KD_RATIO),
-                name,
-                HOUR,
-            )
-            for name, arch in self.archs.items()
-        ]
-        parts = [
-            self._growing(name, "part", 1, quarter, **(_GROWTH | changes))
-            for name, changes in _LEFT_OUT.items()
-        ]
-        return (growing, opened, shrinking, hour, *alone, *finetuned, *parts)
+        for name, arch in self.archs.items():
+            recipe = self._recipe(tuning, cost, arch=arch, kd_ratio=_FINETUNE_KD_RATIO)
+            found.append(Training(f"finetuned-{name}", "finetuned", recipe, name, HOUR))
+        for name, changes in _LEFT_OUT.items():
+            settings = {"rate": _RATE} | _GROWTH | changes
+            phase = Phase(GROWING, 1, settings.pop("rate"))
+            found.append(Training(name, "part", self._recipe([phase], quarter, **settings)))
+        return tuple(found)
 
     def chosen(self, patterns: Sequence[str]) -> list[Training]:
         """The trainings with these names, which may have wildcards.
@@ -194,11 +178,10 @@ class Plan:
             UsageError: there is none of a name.
         """
         names = [training.name for training in self.trainings]
-        found = {pattern: fnmatch.filter(names, pattern) for pattern in patterns}
         for pattern in patterns:
-            if not found[pattern]:
+            if not fnmatch.filter(names, pattern):
                 raise UsageError(f"There is no training {pattern!r}; known: {', '.join(names)}.")
-        chosen = set().union(*found.values())
+        chosen = {name for pattern in patterns for name in fnmatch.filter(names, pattern)}
         return [training for training in self.trainings if training.name in chosen]
 
     @functools.cached_property
@@ -216,18 +199,6 @@ class Plan:
 
     def _log_macs(self, archs: Sequence[Arch]) -> np.ndarray:
         return np.log([self.space.blueprint(arch, NUM_CLASSES).macs for arch in archs])
-
-    def _growing(
-        self,
-        name: str,
-        kind: str,
-        epochs: float,
-        cost: float | None = None,
-        rate: float = _RATE,
-        **settings: float,
-    ) -> Training:
-        """All choices in one phase, of so many epochs or of a cost."""
-        return Training(name, kind, self._recipe([Phase(GROWING, epochs, rate)], cost, **settings))
 
     def _recipe(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 import statistics
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import records
@@ -67,15 +67,17 @@ class Results:
         self.trainings = self._csv("trainings")
         self.accuracies = self._csv("accuracies")
         self.search = self._csv("search")
-        self.predictions = self._csv("predictors")
-        self.steps = {row["step"]: float(row["cpu_seconds"]) for row in self._csv("steps")}
-        self.quality = read_json(folder / "predictors.json") if self.predictions else {}
-        file = folder / "machine.json"
-        self.machine = read_json(file) if file.exists() else {}
+        self.steps = self._csv("steps")
+        self.predictors = self._json("predictors")
+        self.machine = self._json("machine")
 
     def _csv(self, name: str) -> list[Row]:
         path = self._folder / f"{name}.csv"
         return records.read_csv(path) if path.exists() else []
+
+    def _json(self, name: str) -> dict[str, Any]:
+        path = self._folder / f"{name}.json"
+        return read_json(path) if path.exists() else {}
 
     # -- trainings and their accuracies ---------------------------------------------------------
 
@@ -155,12 +157,15 @@ class Results:
         return bool(self.search and self.of_archs("finetuned") and self.alone_shares())
 
     def costs(self) -> Costs:
+        spent = dict.fromkeys(("predictor", "latency", "search"), 0.0)
+        for row in self.steps:  # of each sitting
+            spent[row["step"]] += float(row["cpu_seconds"])
         shares = self.alone_shares()
         return Costs(
             supernet=self.spent(HOUR, "cpu_seconds"),
-            predictor=self.steps["predictor"],
-            latency_table=self.steps["latency"],
-            search=self.steps["search"] / len(self.of_group("searched")),
+            predictor=spent["predictor"],
+            latency_table=spent["latency"],
+            search=spent["search"] / len(self.of_group("searched")),
             finetuning=self.spent_mean("finetuned", "cpu_seconds"),
             accuracies=self.of_archs("finetuned"),
             alone_seconds=[self.spent_mean(share, "cpu_seconds") for share in shares],

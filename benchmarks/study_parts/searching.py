@@ -7,7 +7,6 @@ measured on this host, one thread, from the .tflite files of all subnets in turn
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import resource
 import subprocess
@@ -91,8 +90,9 @@ def search(plan: Plan, run: Run, workdir: pathlib.Path, results: pathlib.Path) -
         kept = ("accuracy", "test_images", "seed", "resolution", "macs", "params", "arch")
         rows.append(columns | {name: row[name] for name in kept})
     records.write_csv(results / "search.csv", rows)
-    _write_predictors(job, table, results)
-    _write_steps(_steps(workdir, weights), results)
+    reports = {"accuracy": read_json(job.workdir.accuracy_report), "latency": table.report}
+    write_json(results / "predictors.json", reports)
+    records.write_csv(results / "steps.csv", _steps(workdir, weights))
 
 
 def _steps(workdir: pathlib.Path, weights: str) -> list[dict[str, Any]]:
@@ -109,7 +109,7 @@ def _run_step(
     command = [sys.executable, "-m", f"ofa_tf.cli.{step}", f"--workdir={run.job.path}", *flags]
     print(f"ofa-{step} {' '.join(command[3:])}", flush=True)
     start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    code = subprocess.run(command, env=os.environ).returncode
+    code = subprocess.run(command).returncode
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     row = {"step": step, "seconds": time.monotonic() - start, "cpu_seconds": spent}
@@ -174,11 +174,12 @@ def _sure_latencies(
     rows = mobile_bench.read_rows(rows_file).measurements if rows_file.exists() else []
     for _ in range(plan.attempts):
         newest = _newest(rows)
-        unsure = [
-            path
-            for path in paths
-            if path.name not in newest or not _is_sure(newest[path.name], plan.rounds)
-        ]
+        sure = {
+            name
+            for name, last in newest.items()
+            if last.verdict.valid and len(last.rounds) >= plan.rounds
+        }
+        unsure = [path for path in paths if path.name not in sure]
         if not unsure:
             break
         _wait_for_quiet(plan.quiet_minutes)
@@ -193,10 +194,6 @@ def _newest(rows: Sequence[mobile_bench.Measurement]) -> dict[str, mobile_bench.
     """By name of the file: the newest summary, where there are some of other settings."""
     summaries = sorted(mobile_bench.summarize(rows), key=lambda summary: summary.date)
     return {pathlib.Path(summary.model).name: summary for summary in summaries}
-
-
-def _is_sure(summary: mobile_bench.Summary, rounds: int) -> bool:
-    return summary.verdict.valid and len(summary.rounds) >= rounds
 
 
 def _measure(
@@ -232,35 +229,3 @@ def _wait_for_quiet(minutes: float) -> None:
         time.sleep(_WATCHED_SECONDS)
         if watch.stop()["busy"] == "no":
             return
-
-
-def _write_predictors(job: Job, table: LatencyTable, results: pathlib.Path) -> None:
-    """Held-out truth and prediction of both predictors, a row each, and how good they are."""
-    accuracy, latency = read_json(job.workdir.accuracy_report), table.report
-    pairs = {
-        "accuracy": zip(accuracy["accuracies"], accuracy["predictions"], strict=True),
-        "latency_ms": ((row["measured_ms"], row["predicted_ms"]) for row in latency["subnets"]),
-    }
-    rows = [
-        {"predictor": name, "measured": measured, "predicted": predicted}
-        for name, its_pairs in pairs.items()
-        for measured, predicted in its_pairs
-    ]
-    records.write_csv(results / "predictors.csv", rows)
-    quality = {"accuracy": accuracy, "latency": latency}
-    for name, report in quality.items():
-        quality[name] = {key: value for key, value in report.items() if not isinstance(value, list)}
-    write_json(results / "predictors.json", quality)
-
-
-def _write_steps(rows: Sequence[dict[str, Any]], results: pathlib.Path) -> None:
-    """What the steps took, over all sittings."""
-    sums = [
-        {"step": step}
-        | {
-            column: round(sum(row[column] for row in rows if row["step"] == step), 1)
-            for column in ("seconds", "cpu_seconds")
-        }
-        for step in _STEPS
-    ]
-    records.write_csv(results / "steps.csv", sums)

@@ -55,15 +55,10 @@ def _spent(results: Results, training: str, phase: str = "") -> list[str]:
 def schedules(results: Results) -> str:
     """The corner subnets of the supernets."""
     names = [name for name in SUPERNETS if results.seeds(name)]
-    rows = [
-        (
-            corner_title(corner),
-            _millions(row),
-            *_side_by_side(results.of_subnet(each, corner) for each in names),
-        )
-        for corner, row in results.subnets.items()
-        if corner in results.corners
-    ]
+    rows = []
+    for corner in results.corners:
+        cells = _side_by_side(results.of_subnet(name, corner) for name in names)
+        rows.append((corner_title(corner), _millions(results.subnets[corner]), *cells))
     rows.append(("mean", "", *_side_by_side(map(results.of_corners, names))))
     rows.append(("seeds", "", *(len(results.seeds(name)) for name in names)))
     spent = zip(*(_spent(results, name) for name in names), strict=True)
@@ -214,21 +209,12 @@ def _measured(row: Row, unit: str = "") -> str:
 
 def predictors(results: Results) -> str:
     """How good both predictors are on what they were not fitted on."""
-    accuracy, latency = results.quality["accuracy"], results.quality["latency"]
-    rows = [
-        (
-            "accuracy",
-            f"{accuracy['n_held_out']} of {accuracy['n_fitted'] + accuracy['n_held_out']} archs",
-            f"RMSE {100 * accuracy['rmse']:.2f}, MAE {100 * accuracy['mae']:.2f} points",
-            f"{accuracy['kendall']:.3f}",
-        ),
-        (
-            "latency",
-            f"{latency['n']} subnets",
-            f"mean error {100 * latency['mape']:.1f} %, worst {100 * latency['worst']:.1f} %",
-            f"{latency['kendall']:.3f}",
-        ),
-    ]
+    accuracy, latency = results.predictors["accuracy"], results.predictors["latency"]
+    of = f"{accuracy['n_held_out']} of {accuracy['n_fitted'] + accuracy['n_held_out']} archs"
+    error = f"RMSE {100 * accuracy['rmse']:.2f}, MAE {100 * accuracy['mae']:.2f} points"
+    rows = [("accuracy", of, error, f"{accuracy['kendall']:.3f}")]
+    error = f"mean error {100 * latency['mape']:.1f} %, worst {100 * latency['worst']:.1f} %"
+    rows.append(("latency", f"{latency['n']} subnets", error, f"{latency['kendall']:.3f}"))
     return table(("predictor", "held out", "error", "Kendall"), rows)
 
 
@@ -247,51 +233,48 @@ class Section(NamedTuple):
     Attributes:
         make: the table.
         needs: whether its results are there.
-        picture: the name of the picture below it, as in pictures.py, and what it shows; or none.
+        shows: what the picture below it does, which pictures.py draws; "" for none.
     """
 
     make: Callable[[Results], str]
-    needs: Callable[[Results], bool] = lambda _: True
-    picture: tuple[str, str] | None = None
+    needs: Callable[[Results], bool]
+    shows: str = ""
+
+    @property
+    def picture(self) -> str:
+        """The name of its picture's file."""
+        return f"study_{self.make.__name__}.png"
 
     def text(self, results: Results) -> str:
         if not self.needs(results):
             return "_Not measured yet._\n"
-        picture = ""
-        if self.picture:
-            name, shows = self.picture
-            picture = f"\n![{shows}](pictures/study_{name}.png)\n"
+        picture = f"\n![{self.shows}](pictures/{self.picture})\n" if self.shows else ""
         return self.make(results) + picture
-
-
-def _is_searched(results: Results) -> bool:
-    return bool(results.search)
 
 
 def _has_growing(results: Results) -> bool:
     return bool(results.seeds("growing"))
 
 
+def _is_searched(results: Results) -> bool:
+    return bool(results.search)
+
+
+def _has_costs(results: Results) -> bool:
+    return results.has_costs
+
+
+_PARETO = "Accuracy against measured latency of searched, random and uniform subnets"
 SECTIONS = {
-    "schedules": Section(
-        schedules, _has_growing, ("schedules", "Accuracy of the corner subnets by schedule")
-    ),
+    "schedules": Section(schedules, _has_growing, "Accuracy of the corner subnets by schedule"),
     "left out": Section(left_out, _has_growing),
     "recalibration": Section(recalibration, _has_growing),
     "alone": Section(alone, lambda results: bool(results.of_archs(HOUR))),
-    "cost": Section(
-        cost,
-        lambda results: results.has_costs,
-        ("cost", "Accuracy for the same total CPU time against the number of budgets"),
-    ),
-    "cost parts": Section(cost_parts, lambda results: results.has_costs),
-    "searched": Section(
-        searched,
-        _is_searched,
-        ("pareto", "Accuracy against measured latency of searched, random and uniform subnets"),
-    ),
+    "cost": Section(cost, _has_costs, "Accuracy for as much CPU time against number of budgets"),
+    "cost parts": Section(cost_parts, _has_costs),
+    "searched": Section(searched, _is_searched, _PARETO),
     "predictors": Section(
-        predictors, _is_searched, ("predictors", "Predicted against measured accuracy and latency")
+        predictors, _is_searched, "Predicted against measured accuracy and latency"
     ),
     "trainings": Section(trainings, lambda results: bool(results.trainings)),
     "origin": Section(origin, lambda results: bool(results.machine)),

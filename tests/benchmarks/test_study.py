@@ -312,26 +312,22 @@ def folder(tmp_path):
         _found("uniform", "k3-e2-r32", "", 1.5, 0.76),
         _found("uniform", "k3-e4-r32", "", 2.5, 0.9),
     ]
-    predictions = [
-        {"predictor": name, "measured": value, "predicted": value}
-        for name in ("accuracy", "latency_ms")
-        for value in (0.5, 0.6)
-    ]
     steps = [
         {"step": step, "seconds": 1, "cpu_seconds": seconds}
-        for step, seconds in (("latency", 60), ("predictor", 120), ("search", 36))
+        for step, seconds in (("latency", 60), ("predictor", 90), ("predictor", 30), ("search", 36))
     ]
     rows = {
         "trainings": trainings,
         "accuracies": accuracies,
         "search": search,
-        "predictors": predictions,
         "steps": steps,
     }
     for name, its_rows in rows.items():
         write_csv(tmp_path / f"{name}.csv", its_rows)
     accuracy = {"n_fitted": 80, "n_held_out": 20, "rmse": 0.0123, "mae": 0.01, "kendall": 0.8}
+    accuracy |= {"accuracies": [0.5, 0.6], "predictions": [0.52, 0.6]}
     latency = {"n": 20, "mape": 0.031, "worst": 0.09, "kendall": 0.95}
+    latency["subnets"] = [{"measured_ms": value, "predicted_ms": value} for value in (0.5, 0.6)]
     write_json(tmp_path / "predictors.json", {"accuracy": accuracy, "latency": latency})
     machine = {"cpu": "X", "cores": "2", "cpu_flags": "avx2", "python": "3.11.7"}
     write_json(tmp_path / "machine.json", machine)
@@ -512,7 +508,7 @@ def _missing(folder) -> set[str]:
 
 def test_what_is_not_measured_yet_is_said(folder):
     assert not _missing(folder)
-    for name in ("search", "steps", "predictors"):
+    for name in ("search", "steps"):
         (folder / f"{name}.csv").unlink()
     assert _missing(folder) == {"cost", "cost parts", "searched", "predictors"}
     keep = [row for row in read_csv(folder / "accuracies.csv") if row["training"] == "open"]
@@ -527,9 +523,9 @@ def test_what_is_not_measured_yet_is_said(folder):
 @pytest.mark.parametrize(
     ("kept", "names"),
     [
-        ("open", {"pareto", "predictors"}),
-        ("growing", {"schedules", "pareto", "predictors"}),
-        ("", {"schedules", "pareto", "predictors", "cost"}),
+        ("open", {"searched", "predictors"}),
+        ("growing", {"schedules", "searched", "predictors"}),
+        ("", {"schedules", "searched", "predictors", "cost"}),
     ],
 )
 def test_pictures_are_of_what_there_is(folder, tmp_path, monkeypatch, kept, names):
@@ -588,7 +584,7 @@ def test_the_whole_study_resumes_and_makes_its_page(images, tmp_path):
     script = [sys.executable, str(SCRIPT.with_name("study_results.py")), *arguments]
     made = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=200)
     assert made.returncode == 0, made.stderr[-3000:]
-    for name in ("pareto", "schedules", "predictors", "cost"):
+    for name in ("searched", "schedules", "predictors", "cost"):
         with Image.open(tmp_path / f"study_{name}.png") as picture:
             assert picture.size == (900, 480)
     found = cells(tables.trainings(Results(results)))
