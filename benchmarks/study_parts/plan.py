@@ -245,7 +245,7 @@ QUICK = Plan(
     get_space("ofa_mbv3_tiny"),
     epochs=4,
     hour_epochs=8,
-    shares=(4, 10),
+    shares=(10,),
     batch_size=16,
     calibration_images=20,
     eval_flags=("--eval_images=10", "--eval_epochs=100"),
