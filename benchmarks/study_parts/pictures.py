@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from ofa_tf.report.plots import add_axes, save_figure
 from study_parts.results import Results
-from study_parts.tables import SECTIONS, SUPERNETS, TITLES, corner_title
+from study_parts.tables import BUDGETS, SECTIONS, SUPERNETS, TITLES, corner_title
 
 _COLORS = {"searched": "#d1495b", "random": "0.65", "uniform": "#2a6f97"}
 _AXES = ("measured", "predicted")
@@ -95,6 +95,9 @@ def _predictors(figure: Figure, results: Results) -> None:
 
 def _cost(figure: Figure, results: Results) -> None:
     axes = add_axes(figure, "Subnets for as much CPU time in all", "budgets", "accuracy (%)")
+    axes.set_xscale("log")
+    axes.set_xticks(BUDGETS, BUDGETS)
+    axes.minorticks_off()
     costs, counts = results.costs(), np.arange(1, 41)
     reached = [costs.alone(costs.ours(count) / count) for count in counts]
     # Beyond the times that were tried, nothing is drawn.

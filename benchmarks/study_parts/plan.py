@@ -167,7 +167,7 @@ class Plan:
             found.append(Training(f"finetuned-{name}", "finetuned", recipe, name, HOUR))
         for name, changes in _LEFT_OUT.items():
             settings = {"rate": _RATE} | _GROWTH | changes
-            phase = Phase(GROWING, 1, settings.pop("rate"))
+            phase = Phase(GROWING, self.epochs, settings.pop("rate"))
             found.append(Training(name, "part", self._recipe([phase], quarter, **settings)))
         return tuple(found)
 

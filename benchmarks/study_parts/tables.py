@@ -23,7 +23,7 @@ TITLES = {
     "low-rate": "high rate (0.06 in place of 0.18)",
 }
 SUPERNETS = ("growing", "open", "progressive", HOUR)
-_BUDGETS = (1, 4, 10, 40)
+BUDGETS = (1, 4, 10, 40)
 _OPPOSITE = {"": "", "over ": "under ", "under ": "over "}  # of a difference from a bound
 _SPENT = {  # what a training takes, as the tables print it
     "CPU minutes": ("cpu_seconds", lambda value: f"{value / 60:.1f}"),
@@ -137,7 +137,7 @@ def cost(results: Results) -> str:
     parts, rows = results.costs(), []
     mean = statistics.mean(parts.accuracies)
     each, bound = parts.seconds_alone(mean)
-    for count in _BUDGETS:
+    for count in BUDGETS:
         ours = parts.ours(count)
         reached, limit = parts.alone(ours / count)
         rows.append(
