@@ -3,7 +3,7 @@
     python benchmarks/study.py --data_dir=CIFAR10 --workdir=runs/study
     python benchmarks/study_results.py
 
-The first command trains, searches and measures (about twelve hours in all on two x86-64 cores; run
+The first command trains, searches and measures (about seven hours in all on two x86-64 cores; run
 it again to go on after an interruption) and writes docs/results/ as results come; the second makes
 the tables and the pictures of docs/RESULTS.md from it. A sitting may be a part of it:
 

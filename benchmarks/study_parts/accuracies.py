@@ -72,26 +72,22 @@ def evaluated(plan: Plan, tasks: Sequence[Task], workdir: pathlib.Path) -> list[
     """A row for each; those that are known already of these weights are not evaluated again."""
     path = workdir / "accuracies.jsonl"
     known = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    rows = {_key_of(row): row for row in known}
+    rows = {tuple(row[name] for name in _KEY): row for row in known}
     missing = [task for task in tasks if task.key not in rows]
-    evaluate = _evaluator(tasks[0].run.job) if missing else None
+    evaluator = _evaluator(tasks[0].run.job) if missing else None
     for task in tqdm(missing, "evaluate subnets", unit="subnet"):
-        found = {"accuracy": evaluate(task), "test_images": evaluate.num_images}
-        row = dict(zip(_KEY, task.key, strict=True)) | found | _of_arch(plan, task.arch)
+        network = plan.space.blueprint(task.arch, NUM_CLASSES)
+        row = dict(zip(_KEY, task.key, strict=True)) | {
+            "accuracy": _accuracy(evaluator, task),
+            "test_images": evaluator.num_images,
+            "resolution": task.arch.resolution,
+            "macs": network.macs,
+            "params": network.params,
+            "arch": json.dumps(task.arch.to_dict()),
+        }
         append_json(path, row)
         rows[task.key] = row
     return [rows[task.key] for task in tasks]
-
-
-def _key_of(row: dict) -> tuple:
-    return tuple(row[name] for name in _KEY)
-
-
-def _of_arch(plan: Plan, arch: Arch) -> dict[str, str | int]:
-    network = plan.space.blueprint(arch, NUM_CLASSES)
-    text = json.dumps(arch.to_dict())
-    size = {"macs": network.macs, "params": network.params}
-    return {"resolution": arch.resolution, **size, "arch": text}
 
 
 def _of_training(plan: Plan, run: Run, cost: Cost) -> dict[str, str | int | float]:
@@ -115,36 +111,22 @@ def _of_training(plan: Plan, run: Run, cost: Cost) -> dict[str, str | int | floa
 
 
 @functools.cache
-def _evaluator(job: Workdir) -> _Evaluator:
+def _evaluator(job: Workdir) -> SubnetEvaluator:
+    """Of the test images; its weights are replaced by those of each task."""
     share_cores(1, batch_size=1)  # as trainings do, which go on meanwhile
-    return _Evaluator(Job(job))
+    return Job(job).evaluator("test")
 
 
-class _Evaluator:
-    """Evaluates tasks with one supernet, whose weights are those that each task needs."""
-
-    def __init__(self, job: Job):
-        self._evaluator: SubnetEvaluator = job.evaluator("test")
-        self._loaded: pathlib.Path | None = None
-
-    @property
-    def num_images(self) -> int:
-        return self._evaluator.num_images
-
-    def __call__(self, task: Task) -> float:
-        supernet = self._evaluator.supernet
-        if task.run.checkpoint != self._loaded:
-            checkpoints.load(task.run.checkpoint, weights=supernet.variables)
-            self._loaded = task.run.checkpoint
-        if task.recalibrated:
-            return self._evaluator.accuracy(task.arch)
-        # As it comes out of the supernet: with the statistics that training left there.
-        model = supernet.subnet(task.arch)
-        batches = self._evaluator.data.eval_batches(
-            "test", task.arch.resolution, 500, eval_crop=self._evaluator.eval_crop
-        )
-        hits = [
-            np.argmax(model.predict_on_batch(images), axis=-1) == labels.numpy()
-            for images, labels in batches
-        ]
-        return float(np.concatenate(hits).mean())
+def _accuracy(evaluator: SubnetEvaluator, task: Task) -> float:
+    supernet = evaluator.supernet
+    checkpoints.load(task.run.checkpoint, weights=supernet.variables)
+    if task.recalibrated:
+        return evaluator.accuracy(task.arch)
+    # As it comes out of the supernet: with the statistics that training left there.
+    model, pixels = supernet.subnet(task.arch), task.arch.resolution
+    batches = evaluator.data.eval_batches("test", pixels, 500, eval_crop=evaluator.eval_crop)
+    hits = [
+        np.argmax(model.predict_on_batch(images), axis=-1) == labels.numpy()
+        for images, labels in batches
+    ]
+    return float(np.concatenate(hits).mean())

@@ -80,16 +80,14 @@ def _side_by_side(columns: Iterable[Sequence[float]]) -> list[str]:
 
 def left_out(results: Results) -> str:
     """The mean of the corner subnets where a part of the schedule was left out."""
-    rows = []
-    for name in ("growing", *results.names("part")):
+    base = results.of_corners("growing")
+    rows = [("nothing", ", ".join(map(_percent, base)), "", *_spent(results, "growing"))]
+    for name in results.names("part"):
         means = results.of_corners(name)
-        base = results.of_corners("growing")[: len(means)]  # of as many seeds
-        what, change = "nothing", ""
-        if name != "growing":
-            what = TITLES[name]
-            change = f"{100 * (statistics.mean(means) - statistics.mean(base)):+.1f}"
-        seeds = ", ".join(map(_percent, means))
-        rows.append((what, seeds, change, *_spent(results, name)))
+        # Growing with as many seeds.
+        change = statistics.mean(means) - statistics.mean(base[: len(means)])
+        cells = (", ".join(map(_percent, means)), f"{100 * change:+.1f}")
+        rows.append((TITLES[name], *cells, *_spent(results, name)))
     return table(("left out", "mean of the corners, each seed", "difference", *_SPENT), rows)
 
 
@@ -137,12 +135,15 @@ def cost(results: Results) -> str:
     parts, rows = results.costs(), []
     mean = statistics.mean(parts.accuracies)
     each, bound = parts.seconds_alone(mean)
+    once, again = (results.spent_mean(name, "pflops") for name in (HOUR, "finetuned"))
+    show = _SPENT["PFLOPs"][1]
     for count in BUDGETS:
         ours = parts.ours(count)
         reached, limit = parts.alone(ours / count)
         rows.append(
             (
-                *(count, _minutes(ours), _with_ends(parts.accuracies), _minutes(ours / count)),
+                *(count, _minutes(ours), show(once + count * again)),
+                *(_with_ends(parts.accuracies), _minutes(ours / count)),
                 limit + _with_ends(reached),
                 f"{_OPPOSITE[limit]}{100 * (mean - statistics.mean(reached)):+.1f}",
                 f"{bound}{_minutes(count * each)}",
@@ -150,7 +151,8 @@ def cost(results: Results) -> str:
             )
         )
     heads = (
-        *("budgets", "ours: CPU minutes", "accuracy", "alone for as much: CPU minutes each"),
+        *("budgets", "ours: CPU minutes", "PFLOPs of training", "accuracy"),
+        "alone for as much: CPU minutes each",
         *("accuracy", "ours against that", "alone to ours: CPU minutes", "times ours"),
     )
     return table(heads, rows)

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 import study
@@ -168,14 +169,13 @@ def test_a_training_whose_beginning_is_missing_is_told(tmp_path):
 def test_what_was_evaluated_of_other_weights_does_not_count(tmp_path, monkeypatch):
     evaluated = []
 
-    class Evaluator:
-        num_images = 100
+    def accuracy(evaluator, task):
+        evaluated.append(task.subnet)
+        return 0.5 + 0.1 * len(evaluated)
 
-        def __call__(self, task):
-            evaluated.append(task.subnet)
-            return 0.5 + 0.1 * len(evaluated)
-
-    monkeypatch.setattr(accuracies, "_evaluator", lambda job: Evaluator())
+    evaluator = types.SimpleNamespace(num_images=100)
+    monkeypatch.setattr(accuracies, "_evaluator", lambda job: evaluator)
+    monkeypatch.setattr(accuracies, "_accuracy", accuracy)
     monkeypatch.setattr(trainings.finetuning, "is_finished", lambda workdir, recipe: True)
     (run,) = (run for run in runs_in(tmp_path, QUICK) if run.training.name == "alone10-arch2")
 
@@ -215,12 +215,9 @@ def test_what_was_begun_by_another_recipe_is_not_finished(tmp_path, monkeypatch)
 # -- latencies ------------------------------------------------------------------------------------
 
 
-class Summary:
-    """Of a file: as many rounds as there are letters, valid where all are good."""
-
-    def __init__(self, name, rounds):
-        self.model, self.rounds, self.date = name, rounds, len(rounds)
-        self.verdict = type("Verdict", (), {"valid": "bad" not in rounds})
+def _summary(name, rounds):
+    verdict = types.SimpleNamespace(valid="bad" not in rounds)
+    return types.SimpleNamespace(model=name, rounds=rounds, date=len(rounds), verdict=verdict)
 
 
 def test_files_are_measured_until_their_rounds_agree(tmp_path, monkeypatch):
@@ -231,7 +228,7 @@ def test_files_are_measured_until_their_rounds_agree(tmp_path, monkeypatch):
     def measure(paths, count, resumed, rows_file):
         names = [path.name for path in paths]
         calls.append(names)
-        return [Summary(name, [rounds[name].pop(0)] * count) for name in names]
+        return [_summary(name, [rounds[name].pop(0)] * count) for name in names]
 
     monkeypatch.setattr(searching, "_measure", measure)
     monkeypatch.setattr(searching.mobile_bench, "summarize", lambda rows: rows)
@@ -451,11 +448,19 @@ def test_the_cost_of_budgets_is_compared(folder):
     rows = cells(tables.cost(Results(folder)))[1:]
     ours = "84.0 (82.0, 86.0)"
     # 6258 s for one budget: beyond the 1500 s for which archs were trained alone.
-    assert rows[0][:6] == ["1", "104.3", ours, "104.3", "over 86.0 (84.0, 88.0)", "under -2.0"]
+    assert rows[0][:7] == [
+        "1",
+        "104.3",
+        "0.0606",
+        ours,
+        "104.3",
+        "over 86.0 (84.0, 88.0)",
+        "under -2.0",
+    ]
     # 9300 / 40 s: between 150 s with 0.72 on the mean, and 600 s with 0.82.
-    assert rows[3][:6] == ["40", "155.0", ours, "3.9", "75.2 (73.2, 77.2)", "+8.8"]
+    assert rows[3][:7] == ["40", "155.0", "0.084", ours, "3.9", "75.2 (73.2, 77.2)", "+8.8"]
     # 0.84 alone: halfway between 0.82 in 600 s and 0.86 in 1500 s, in the logarithm: 948.7 s.
-    assert rows[3][6:] == ["632.5", "4.1"]
+    assert rows[3][7:] == ["632.5", "4.1"]
     assert cells(tables.cost_parts(Results(folder)))[1:] == [
         ["the supernet", "100.0", "0.06", "once"],
         ["accuracy predictor: archs evaluated, fit", "2.0", "", "once"],
