@@ -9,10 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ofa_tf.report.plots import add_axes, save_figure
-from study_parts.results import Results, Row
-from study_parts.tables import SCHEDULES, TITLES
+from study_parts.results import Results
+from study_parts.tables import BUDGETS, SECTIONS, SUPERNETS, TITLES, corner_title
 
 _COLORS = {"searched": "#d1495b", "random": "0.65", "uniform": "#2a6f97"}
+_AXES = ("measured", "predicted")
 _LABELS = {
     "searched": "searched",
     "random": "random, of the same predicted latency",
@@ -21,19 +22,22 @@ _LABELS = {
 
 
 def draw_all(results: Results, folder: pathlib.Path) -> None:
-    """Writes the PNGs. Raises FailureError where one cannot be written."""
-    pictures = {"schedules": _schedules}
-    if results.search:
-        pictures |= {"pareto": _pareto, "predictors": _predictors}
-    if results.has_costs:
-        pictures["cost"] = _cost
-    for name, draw in pictures.items():
-        figure = Figure(figsize=(9, 4.8), dpi=100, layout="constrained")
-        draw(figure, results)
-        save_figure(figure, folder / f"study_{name}.png")
+    """Writes the PNGs of what there is. Raises FailureError where one cannot be written."""
+    drawn = {
+        "schedules": _schedules,
+        "cost": _cost,
+        "searched": _searched,
+        "predictors": _predictors,
+    }
+    for name, draw in drawn.items():
+        section = SECTIONS[name]
+        if section.needs(results):
+            figure = Figure(figsize=(9, 4.8), dpi=100, layout="constrained")
+            draw(figure, results)
+            save_figure(figure, folder / section.picture)
 
 
-def _pareto(figure: Figure, results: Results) -> None:
+def _searched(figure: Figure, results: Results) -> None:
     axes = add_axes(
         figure,
         "Subnets of one supernet, CIFAR-10 test images",
@@ -59,42 +63,48 @@ def _draw_front(axes: Axes, latencies: np.ndarray, accuracies: np.ndarray, color
 
 
 def _schedules(figure: Figure, results: Results) -> None:
-    axes = add_axes(figure, "Corner subnets after equal training time", "", "accuracy (%)")
-    corners = list(results.corner_accuracies("progressive", 0))
-    places = np.arange(len(corners))
-    trained = [name for name in SCHEDULES if results.seeds(name)]
-    for name, marker in zip(trained, "osD", strict=False):
-        for seed in results.seeds(name):
-            found = results.corner_accuracies(name, seed)
-            values = [100 * found[corner] for corner in corners]
-            label = TITLES[name] if seed == 0 else None
-            color = f"C{trained.index(name)}"
-            axes.plot(places, values, marker, ls=":", lw=0.8, color=color, label=label)
-    axes.set_xticks(places, [corner.split("_", 1)[1].replace("_", " ") for corner in corners])
+    axes = add_axes(figure, "Corner subnets, means over seeds", "", "accuracy (%)")
+    corners = results.corners
+    for name, marker in zip(SUPERNETS, "osD^", strict=True):
+        if results.seeds(name):
+            seeds = 100 * np.array([results.of_subnet(name, corner) for corner in corners])
+            means = seeds.mean(axis=1)
+            ends = [means - seeds.min(axis=1), seeds.max(axis=1) - means]
+            style = {"ls": ":", "lw": 0.8, "capsize": 3, "label": TITLES[name]}
+            axes.errorbar(range(len(corners)), means, ends, marker=marker, **style)
+    axes.set_xticks(range(len(corners)), map(corner_title, corners))
     axes.legend(loc="best", frameon=False)
 
 
 def _predictors(figure: Figure, results: Results) -> None:
-    for index, (name, scale, unit) in enumerate((("accuracy", 100, "%"), ("latency_ms", 1, "ms"))):
-        axes = figure.add_subplot(1, 2, index + 1)
-        rows = [row for row in results.predictions if row["predictor"] == name]
-        measured, predicted = (_column(rows, field, scale) for field in ("measured", "predicted"))
-        ends = min(measured.min(), predicted.min()), max(measured.max(), predicted.max())
+    accuracy, latency = results.predictors["accuracy"], results.predictors["latency"]
+    of_subnets = ([row[f"{what}_ms"] for row in latency["subnets"]] for what in _AXES)
+    pairs = {
+        "accuracy (%)": 100 * np.array([accuracy["accuracies"], accuracy["predictions"]]),
+        "latency (ms)": np.array(list(of_subnets)),
+    }
+    for number, (what, values) in enumerate(pairs.items(), 1):
+        axes = figure.add_subplot(1, 2, number)
+        ends = values.min(), values.max()
         axes.plot(ends, ends, color="0.7", lw=1)
-        axes.scatter(measured, predicted, s=18)
-        axes.set_title(f"{name.partition('_')[0]}, not fitted on", loc="left", weight="bold")
-        axes.set(xlabel=f"measured ({unit})", ylabel=f"predicted ({unit})", aspect="equal")
+        axes.scatter(*values, s=18)
+        axes.set_title(f"{what}, not fitted on", loc="left", weight="bold")
+        axes.set(xlabel=_AXES[0], ylabel=_AXES[1], aspect="equal")
         axes.spines[["top", "right"]].set_visible(False)
 
 
-def _column(rows: list[Row], name: str, scale: float) -> np.ndarray:
-    return scale * np.array([float(row[name]) for row in rows])
-
-
 def _cost(figure: Figure, results: Results) -> None:
-    axes = add_axes(figure, "Cost of a subnet for each budget", "budgets", "CPU hours")
+    axes = add_axes(figure, "Subnets for as much CPU time in all", "budgets", "accuracy (%)")
+    axes.set_xscale("log")
+    axes.set_xticks(BUDGETS, BUDGETS)
+    axes.minorticks_off()
     costs, counts = results.costs(), np.arange(1, 41)
-    axes.plot(counts, [costs.ours(n) / 3600 for n in counts], label="one supernet, and a search")
-    one_by_one = [costs.one_by_one(n) / 3600 for n in counts]
-    axes.plot(counts, one_by_one, label="a training for each budget")
-    axes.legend(loc="upper left", frameon=False)
+    reached = [costs.alone(costs.ours(count) / count) for count in counts]
+    # Beyond the times that were tried, nothing is drawn.
+    alone = 100 * np.array([[np.nan] * len(each) if bound else each for each, bound in reached])
+    ours = 100 * np.tile(costs.accuracies, (len(counts), 1))
+    for label, values, color in (("ours", ours, "C0"), ("a training each", alone, "C1")):
+        axes.plot(counts, values.mean(axis=1), color=color, label=f"{label}: mean of five archs")
+        axes.plot(counts, values[:, 0], "--", color=color, lw=0.9, label=f"{label}: the smallest")
+        axes.plot(counts, values[:, -1], ":", color=color, lw=0.9, label=f"{label}: the largest")
+    axes.legend(loc="best", frameon=False)

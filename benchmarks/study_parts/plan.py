@@ -1,62 +1,81 @@
 """What the study trains and compares, as data.
 
-The epochs of the schedules are chosen so that each takes the same CPU time (an hour at a scale of
-1), and those of the four archs so that each takes as much as the phase of the largest net, on a
-core with AVX-512. What they took is in the results.
+The trainings to be compared cost the same: their epochs follow from a counted cost
+(ofa_tf.training.curriculum), and what they took is in the results.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import functools
-import pathlib
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 
+from ofa_tf.data import Augmentation
 from ofa_tf.errors import UsageError
-from ofa_tf.files import read_json, write_json
 from ofa_tf.spaces import Arch, SearchSpace, get_space
+from ofa_tf.training.curriculum import Curriculum, Work
+from ofa_tf.training.phases import FINETUNE, GROWING, SINGLE, Phase
+from ofa_tf.training.recipe import Recipe
+from study_parts.results import ARCHS, HOUR
 
 NUM_CLASSES = 10
 
-# Flags of ofa-train that all trainings share.
-_RECIPE = (
-    *("--weight_decay=1e-4", "--label_smoothing=0.1"),
-    *("--crop_scale_min=0.4", "--brightness=0", "--saturation=0", "--eval_crop=1.0"),
-)
-_PHASES = {  # of progressive shrinking: epochs, base_lr, subnets a step
-    "largest": (12, 0.06, 1),
-    "kernel": (2, 0.02, 1),
-    "depth1": (1, 0.01, 2),
-    "depth2": (2, 0.02, 2),
-    "expand1": (1, 0.01, 4),
-    "expand2": (2.5, 0.02, 4),
+_RATE, _CROPS = 0.18, 0.65  # for 64 images; the least share of the image
+_WARMUP = 0.02  # of the epochs
+_STEPS_PER_EPOCH = 316  # of the 40,500 images: what a cost is counted for
+_GROWTH = {
+    "low_resolution_first": True,
+    "small_subnets_first": True,
+    "coupling": 0.5,
+    "zero_last_gamma": True,
 }
-_SHRINKING, _WIDENING = list(_PHASES)[1:], ["expand1", "expand2"]
-_OPEN_EPOCHS, _SANDWICH_EPOCHS = 50, 11.5
-_ALONE_EPOCHS = (39, 26, 18.5, 13)
-SCALE = 1 / 3
+# What each part is left out by.
+_LEFT_OUT = {
+    "no-low-resolution": {"low_resolution_first": False},
+    "no-small-subnets": {"small_subnets_first": False},
+    "no-coupling": {"coupling": 0.0},
+    "no-zero-gamma": {"zero_last_gamma": False},
+    "small-crops": {"crops": 0.4},
+    "low-rate": {"rate": _RATE / 3},
+}
+_SEEDS = {"schedule": 3, "hour": 2, "part": 2, "alone": 1, "finetuned": 1}
+_PHASES = {  # of progressive shrinking: share of the epochs, share of the rate, subnets a step
+    "largest": (12, 1, 1),
+    "kernel": (2, 1 / 3, 1),
+    "depth1": (1, 1 / 6, 2),
+    "depth2": (2, 1 / 3, 2),
+    "expand1": (1, 1 / 6, 4),
+    "expand2": (2.5, 1 / 3, 4),
+}
+# Of ofa-finetune: a minute where the supernet takes 63.
+_FINETUNE_SHARE, _FINETUNE_RATE, _FINETUNE_KD_RATIO = 63, 0.02, 0.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """A run of ofa-train.
+    """A run of ofa-train or, with what another left, of ofa-finetune.
 
     Attributes:
         name: of its folder and of its rows, without the seed.
-        flags: besides those that all share, the seed, the images and the workdir.
-        epochs: of all phases.
-        start: the training and the phase that it begins with, as "progressive/largest"; "" for
-            new weights.
-        arch: what it trains, where that is a single subnet.
+        kind: one of _SEEDS.
+        recipe: what it computes, with seed 0.
+        subnet: the name of the one arch that it trains; "" for a supernet.
+        start: the training that it begins with; "" for new weights.
     """
 
     name: str
-    flags: tuple[str, ...]
-    epochs: float
+    kind: str
+    recipe: Recipe
+    subnet: str = ""
     start: str = ""
-    arch: Arch | None = None
+
+    @property
+    def seeds(self) -> int:
+        return _SEEDS[self.kind]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,150 +84,179 @@ class Plan:
 
     Attributes:
         space: all trainings are of it.
-        scale: all epochs are multiplied by it.
+        epochs: of the schedule that grows: a quarter of an hour on a core with AVX-512.
+        hour_epochs: of the same, for an hour.
+        shares: an arch alone is trained at the cost of the hour, over each of these.
         batch_size: images a step.
-        eval_flags: of ofa-train, on how many images it evaluates.
+        calibration_images: for batch norm.
+        eval_flags: of trainings: how much they evaluate meanwhile.
         predictor_flags: of ofa-predictor and ofa-search, how the predictor is made.
         latency_flags: of ofa-latency.
         num_budgets: for which is searched.
         num_random: archs that each searched one is compared with.
         rounds: in which all files are measured.
+        attempts: how often a file is measured at most, until its rounds agree.
+        quiet_minutes: how long a measurement waits at most for other processes to end.
     """
 
     space: SearchSpace = dataclasses.field(default_factory=lambda: get_space("ofa_mbv3_cifar"))
-    scale: float = SCALE
+    epochs: float = 30
+    hour_epochs: float = 105
+    shares: tuple[int, ...] = (4, 10, 40)
     batch_size: int = 128
-    eval_flags: tuple[str, ...] = (
-        *("--calibration_images=2000", "--eval_images=500", "--eval_epochs=100"),
-    )
+    calibration_images: int = 2000
+    eval_flags: tuple[str, ...] = ("--eval_images=500", "--eval_epochs=100")
     predictor_flags: tuple[str, ...] = ("--num_archs=300", "--arch_images=2000", "--ensemble=3")
     latency_flags: tuple[str, ...] = ()
     num_budgets: int = 6
     num_random: int = 4
-    rounds: int = 5
-
-    def keep(self, path: pathlib.Path) -> None:
-        """Writes down what is trained, or checks that it is what was begun.
-
-        Raises:
-            UsageError: a study of another plan was begun there.
-            FailureError: the file cannot be written or read.
-        """
-        flags = {each.name: [*self.recipe, *each.flags] for each in self.trainings}
-        if not path.exists():
-            write_json(path, flags)
-        elif read_json(path) != flags:
-            raise UsageError(
-                f"{path.parent} holds a study of another plan, see {path}: give another --workdir."
-            )
+    rounds: int = 6
+    attempts: int = 10
+    quiet_minutes: float = 15
 
     @property
     def resolution(self) -> int:
-        """Pixels of the archs of the ablation."""
+        """Pixels of the corner subnets."""
         return self.space.resolutions[-1]
 
-    @property
-    def recipe(self) -> tuple[str, ...]:
-        """Flags of ofa-train that all trainings share."""
-        own = (f"--space={self.space.name}", f"--batch_size={self.batch_size}")
-        return (*own, *_RECIPE, *self.eval_flags)
+    def flags(self, training: Training) -> list[str]:
+        """Of its command, besides the seed, the images, the arch and the workdir."""
+        recipe = training.recipe
+        columns = ["epochs", "warmup_epochs", "base_lr"]
+        fields = ["kd_ratio"]
+        flags = {}
+        if not training.start:  # ofa-finetune has the rest from there
+            columns.append("subnets_per_step")
+            fields += ["batch_size", "weight_decay", *_GROWTH]
+            flags |= {"space": self.space.name, "calibration_images": self.calibration_images}
+            flags |= {"phases": ",".join(phase.name for phase in recipe.phases), "eval_crop": 1.0}
+            flags |= {"crop_scale_min": recipe.augmentation.crop_scale_min}
+            flags |= {"brightness": 0, "saturation": 0}
+        if not training.subnet:  # the corners at one resolution, to spend less time on them
+            flags["eval_resolutions"] = self.resolution
+        flags |= {name: getattr(recipe, name) for name in fields}
+        for name in columns:
+            flags[name] = ",".join(str(getattr(phase, name)) for phase in recipe.phases)
+        return [*self.eval_flags, *(f"--{name}={value}" for name, value in flags.items())]
 
-    @property
+    @functools.cached_property
     def trainings(self) -> tuple[Training, ...]:
         """All of them, in the order in which they begin."""
-        return (*self.schedules, *self.alone, *self.left_out, *self.equal_epochs)
+        growing = self._recipe([Phase(GROWING, self.epochs, _RATE)], **_GROWTH)
+        hour = self._recipe([Phase(GROWING, self.hour_epochs, _RATE)], **_GROWTH)
+        quarter, whole = self._cost(growing), self._cost(hour)
+        phases = [
+            Phase(name, epochs, round(rate * _RATE, 4), subnets_per_step=subnets)
+            for name, (epochs, rate, subnets) in _PHASES.items()
+        ]
+        of_name = {
+            "growing": growing,
+            "open": self._recipe(growing.phases, quarter),
+            "progressive": self._recipe(phases, quarter, zero_last_gamma=True),
+        }
+        found = [Training(name, "schedule", recipe) for name, recipe in of_name.items()]
+        found.append(Training(HOUR, "hour", hour))
+        single = [Phase(SINGLE, 1, _RATE)]
+        tricks = {"low_resolution_first": True, "zero_last_gamma": True}
+        for share, (name, arch) in itertools.product(self.shares, self.archs.items()):
+            recipe = self._recipe(single, whole / share, arch=arch, **tricks)
+            found.append(Training(f"alone{share}-{name}", "alone", recipe, name))
+        tuning, cost = [Phase(FINETUNE, 1, _FINETUNE_RATE)], whole / _FINETUNE_SHARE
+        for name, arch in self.archs.items():
+            recipe = self._recipe(tuning, cost, arch=arch, kd_ratio=_FINETUNE_KD_RATIO)
+            found.append(Training(f"finetuned-{name}", "finetuned", recipe, name, HOUR))
+        for name, changes in _LEFT_OUT.items():
+            settings = {"rate": _RATE} | _GROWTH | changes
+            phase = Phase(GROWING, self.epochs, settings.pop("rate"))
+            found.append(Training(name, "part", self._recipe([phase], quarter, **settings)))
+        return tuple(found)
 
-    @functools.cached_property
-    def schedules(self) -> tuple[Training, ...]:
-        """Supernets, each by another schedule, in equal time."""
-        return (
-            self._in_phases("progressive", list(_PHASES)),
-            self._at_once("open", "expand2", _OPEN_EPOCHS, 1, "--kd_ratio=0"),
-            self._at_once("sandwich", "sandwich", _SANDWICH_EPOCHS, 4, "--schedule=sandwich"),
-        )
+    def chosen(self, patterns: Sequence[str]) -> list[Training]:
+        """The trainings with these names, which may have wildcards.
 
-    @functools.cached_property
-    def left_out(self) -> tuple[Training, ...]:
-        """Progressive shrinking without a part of it, from the phase on in which it counts."""
-        return (
-            self._in_phases("no-teacher", _SHRINKING, "--kd_ratio=0", start="progressive/largest"),
-            self._in_phases("unsorted", _WIDENING, "--nosort_channels", start="progressive/depth2"),
-        )
-
-    @functools.cached_property
-    def equal_epochs(self) -> tuple[Training, ...]:
-        """All choices open for as many epochs as progressive shrinking has, in less time.
-
-        It tells what of a difference in equal time is due to the number of steps.
+        Raises:
+            UsageError: there is none of a name.
         """
-        epochs = sum(row[0] for row in _PHASES.values())
-        return (self._at_once("open-short", "expand2", epochs, 1, "--kd_ratio=0"),)
+        names = [training.name for training in self.trainings]
+        for pattern in patterns:
+            if not fnmatch.filter(names, pattern):
+                raise UsageError(f"There is no training {pattern!r}; known: {', '.join(names)}.")
+        chosen = {name for pattern in patterns for name in fnmatch.filter(names, pattern)}
+        return [training for training in self.trainings if training.name in chosen]
 
     @functools.cached_property
-    def alone(self) -> tuple[Training, ...]:
-        """The four archs, each trained from new weights."""
-        made = []
-        for number, (arch, epochs) in enumerate(zip(self.archs, _ALONE_EPOCHS, strict=True), 1):
-            epochs, warmup = self._scaled(epochs), self._scaled(1)
-            flags = ("--schedule=single", f"--epochs={epochs}", f"--warmup_epochs={warmup}")
-            name = f"alone{number}"
-            made.append(Training(name, (*flags, "--base_lr=0.06"), epochs, arch=arch))
-        return tuple(made)
+    def archs(self) -> dict[str, Arch]:
+        """Five archs by name: four at equal distances in the logarithm of MACs, and the largest.
 
-    @functools.cached_property
-    def archs(self) -> tuple[Arch, ...]:
-        """Four archs at equal distances in the logarithm of MACs, from 400 random ones.
-
-        They are drawn before anything is trained: no supernet has been asked which it likes.
+        The four are of 400 random ones, drawn before anything is trained: no supernet has been
+        asked which it likes.
         """
         archs = self.space.decode(self.space.sample_codes(400, np.random.default_rng(0)))
         macs = self._log_macs(archs)
         wanted = np.linspace(*self._log_macs([self.space.min(), self.space.max()]), 6)[1:-1]
-        return tuple(archs[np.argmin(abs(macs - value))] for value in wanted)
+        found = [*(archs[np.argmin(abs(macs - value))] for value in wanted), self.space.max()]
+        return dict(zip(ARCHS, found, strict=True))
 
     def _log_macs(self, archs: Sequence[Arch]) -> np.ndarray:
         return np.log([self.space.blueprint(arch, NUM_CLASSES).macs for arch in archs])
 
-    def _in_phases(self, name: str, phases: list[str], *flags: str, start: str = "") -> Training:
-        """Progressive shrinking, in some of its phases."""
-        rows = [_PHASES[phase] for phase in phases]
-        epochs = [self._scaled(row[0]) for row in rows]
-        columns = {
-            "phases": phases,
-            "epochs": epochs,
-            "warmup_epochs": [self._scaled(int(phase == "largest")) for phase in phases],
-            "base_lr": [row[1] for row in rows],
-            "subnets_per_step": [row[2] for row in rows],
-        }
-        lists = [f"--{flag}={','.join(map(str, values))}" for flag, values in columns.items()]
-        return Training(name, (*lists, self._at_one, *flags), sum(epochs), start)
+    def _recipe(
+        self,
+        phases: Sequence[Phase],
+        cost: float | None = None,
+        crops: float = _CROPS,
+        arch: Arch | None = None,
+        **settings: float,
+    ) -> Recipe:
+        """With as many epochs as cost so much, if that is given, and their warm-up."""
+        recipe = Recipe(
+            tuple(phases),
+            self.batch_size,
+            (arch.resolution,) if arch else self.space.resolutions,
+            weight_decay=1e-4,
+            augmentation=Augmentation(crops, brightness=0, saturation=0),
+            arch=arch,
+            **settings,
+        )
+        scale = cost / self._cost(recipe) if cost else 1
+        sized = [
+            dataclasses.replace(phase, epochs=round(scale * phase.epochs, 3)) for phase in phases
+        ]
+        sized[0] = dataclasses.replace(sized[0], warmup_epochs=round(_WARMUP * sized[0].epochs, 4))
+        return dataclasses.replace(recipe, phases=tuple(sized))
 
-    def _at_once(self, name: str, phase: str, epochs: float, subnets: int, *flags) -> Training:
-        """All choices open from the start, in one phase."""
-        epochs, warmup = self._scaled(epochs), self._scaled(1)
-        lists = (f"--phases={phase}", f"--epochs={epochs}", f"--warmup_epochs={warmup}")
-        rest = ("--base_lr=0.06", f"--subnets_per_step={subnets}", self._at_one)
-        return Training(name, (*lists, *rest, *flags), epochs)
+    def _cost(self, recipe: Recipe) -> float:
+        return sum(self._work(recipe, phase).cost for phase in recipe.phases)
 
-    def _scaled(self, epochs: float) -> float:
-        return round(self.scale * epochs, 3)
+    def flops(self, training: Training, phase: str, images: int) -> float:
+        """What a phase takes for so many images, each counted as often as it is seen."""
+        recipe = training.recipe
+        of = next(each for each in recipe.phases if each.name == phase)
+        counted = of.num_steps(_STEPS_PER_EPOCH) * recipe.batch_size
+        return self._work(recipe, of).flops * images / counted
 
-    @property
-    def _at_one(self) -> str:
-        """A supernet's corners are watched at one resolution, to spend less time on it."""
-        return f"--eval_resolutions={self.resolution}"
+    def _work(self, recipe: Recipe, phase: Phase) -> Work:
+        return Curriculum(phase, recipe, self.space, NUM_CLASSES, _STEPS_PER_EPOCH).work()
 
 
 FULL = Plan()
 # A few steps of everything, to see that it runs.
 QUICK = Plan(
     get_space("ofa_mbv3_tiny"),
-    0.1,
-    16,
-    ("--calibration_images=20", "--eval_images=10", "--eval_epochs=100"),
-    ("--num_archs=30", "--arch_images=10", "--ensemble=1"),
-    ("--latency_rounds=1", "--fit_subnets=2", "--check_subnets=2", "--latency_resolutions=24,32"),
+    epochs=4,
+    hour_epochs=8,
+    shares=(10,),
+    batch_size=16,
+    calibration_images=20,
+    eval_flags=("--eval_images=10", "--eval_epochs=100"),
+    predictor_flags=("--num_archs=30", "--arch_images=10", "--ensemble=1"),
+    latency_flags=(
+        *("--latency_rounds=1", "--fit_subnets=2", "--check_subnets=2"),
+        "--latency_resolutions=24,32",
+    ),
     num_budgets=2,
     num_random=2,
     rounds=2,
+    attempts=2,
+    quiet_minutes=0,
 )

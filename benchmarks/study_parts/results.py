@@ -4,65 +4,52 @@ from __future__ import annotations
 
 import pathlib
 import statistics
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import records
 
-from ofa_tf.errors import UsageError
 from ofa_tf.files import read_json
 
 Row = dict[str, str]
+HOUR = "growing-hour"  # the supernet that is searched and fine-tuned
+ARCHS = tuple(f"arch{number}" for number in range(1, 6))  # from the smallest to the largest
 
 
 class Costs(NamedTuple):
-    """CPU seconds of the parts of both ways to a subnet for each budget."""
+    """CPU seconds of both ways to a subnet for each budget, and how good the subnets are."""
 
     supernet: float
     predictor: float
     latency_table: float
     search: float  # of a budget
-    alone: float  # of a budget: the mean of the archs that were trained alone
+    finetuning: float  # of a budget
+    accuracies: Sequence[float]  # of the fine-tuned archs
+    alone_seconds: Sequence[float]  # of an arch alone, for each share of the supernet's cost
+    alone_accuracies: Sequence[Sequence[float]]  # of the archs, for each of them
 
     def ours(self, budgets: int) -> float:
-        return self.supernet + self.predictor + self.latency_table + budgets * self.search
+        each = self.search + self.finetuning
+        return self.supernet + self.predictor + self.latency_table + budgets * each
 
-    def one_by_one(self, budgets: int) -> float:
-        """A training for each budget; that someone has already found the arch costs nothing."""
-        return budgets * self.alone
+    def alone(self, seconds: float) -> tuple[list[float], str]:
+        """What archs reach alone in so long, each, and _bound of the time."""
+        times = np.log(self.alone_seconds)
+        columns = np.transpose(self.alone_accuracies)
+        reached = [float(np.interp(np.log(seconds), times, column)) for column in columns]
+        return reached, _bound(seconds, self.alone_seconds)
 
-    def rows(self) -> list[tuple[str, float, str]]:
-        """What, CPU seconds, how often."""
-        return [
-            ("the supernet, by progressive shrinking", self.supernet, "once"),
-            ("archs evaluated for the accuracy predictor, and its fit", self.predictor, "once"),
-            ("latency table", self.latency_table, "once for a device"),
-            ("search", self.search, "for each budget"),
-            ("an arch trained alone, mean", self.alone, "for each budget"),
-        ]
-
-
-def phases_of(
-    trainings: list[dict], training: str, seed: int, last: str | None = None
-) -> list[dict]:
-    """The rows of a training's phases, after those of another that it began with.
-
-    Args:
-        trainings: rows of trainings.csv.
-        training: its name.
-        seed: its seed.
-        last: the phase after which to stop; the last one by default.
-    """
-    rows = [row for row in trainings if (row["training"], int(row["seed"])) == (training, seed)]
-    if last is not None:
-        rows = rows[: [row["phase"] for row in rows].index(last) + 1]
-    if rows[0]["start"]:
-        name, before = rows[0]["start"].split("/")
-        rows = phases_of(trainings, name, seed, before) + rows
-    return rows
+    def seconds_alone(self, accuracy: float) -> tuple[float, str]:
+        """How long an arch takes alone to such a mean, and _bound of the mean."""
+        means = np.maximum.accumulate(np.mean(self.alone_accuracies, axis=1))
+        seconds = float(np.exp(np.interp(accuracy, means, np.log(self.alone_seconds))))
+        return seconds, _bound(accuracy, means)
 
 
-def total(rows: list[dict], column: str) -> float:
-    return sum(float(row[column]) for row in rows)
+def _bound(value: float, tried: Sequence[float]) -> str:
+    """Beyond what was tried, nothing is known but a bound."""
+    return "over " if value > max(tried) else "under " if value < min(tried) else ""
 
 
 class Results:
@@ -72,7 +59,6 @@ class Results:
         folder: docs/results.
 
     Raises:
-        UsageError: progressive shrinking was not trained and evaluated yet.
         FailureError: a JSON file cannot be read.
     """
 
@@ -80,84 +66,57 @@ class Results:
         self._folder = folder
         self.trainings = self._csv("trainings")
         self.accuracies = self._csv("accuracies")
-        if not self.accuracies:
-            raise UsageError(f"{folder} has no accuracies.csv: run benchmarks/study.py first.")
-        if 0 not in self.seeds("progressive"):  # with which all else is compared
-            raise UsageError(
-                f"{folder} has no accuracies of progressive shrinking yet: run benchmarks/study.py "
-                "on."
-            )
         self.search = self._csv("search")
-        self.predictions = self._csv("predictors")
-        self.steps = {row["step"]: row for row in self._csv("steps")}
-        self.quality = read_json(folder / "predictors.json") if self.predictions else {}
-        self.machine = read_json(folder / "machine.json")
+        self.steps = self._csv("steps")
+        self.predictors = self._json("predictors")
+        self.machine = self._json("machine")
 
     def _csv(self, name: str) -> list[Row]:
         path = self._folder / f"{name}.csv"
         return records.read_csv(path) if path.exists() else []
 
+    def _json(self, name: str) -> dict[str, Any]:
+        path = self._folder / f"{name}.json"
+        return read_json(path) if path.exists() else {}
+
     # -- trainings and their accuracies ---------------------------------------------------------
+
+    def names(self, kind: str) -> list[str]:
+        """The trainings of a kind, in the order of the plan."""
+        return list(dict.fromkeys(row["training"] for row in self.trainings if row["kind"] == kind))
 
     def seeds(self, training: str) -> list[int]:
         return sorted({int(row["seed"]) for row in self.accuracies if row["training"] == training})
 
-    def phases(self, training: str, seed: int = 0) -> list[Row]:
-        """The phases of a training, after those of another that it began with."""
-        return phases_of(self.trainings, training, seed)
+    def spent(self, training: str, column: str, phase: str = "") -> float:
+        """What a seed of a training took of "cpu_seconds", "pflops", ...: the mean over seeds."""
+        rows = [row for row in self.trainings if row["training"] == training]
+        rows = [row for row in rows if phase in ("", row["phase"])]
+        return sum(float(row[column]) for row in rows) / len({row["seed"] for row in rows})
 
-    def cpu_seconds(self, training: str, seed: int = 0) -> float:
-        return total(self.phases(training, seed), "cpu_seconds")
-
-    def epochs(self, training: str, seed: int = 0) -> float:
-        return total(self.phases(training, seed), "epochs")
-
-    def images(self, training: str, seed: int = 0) -> float:
-        """That were seen, each as often as it was."""
-        return total(self.phases(training, seed), "images")
-
-    def corner_accuracies(
-        self, training: str, seed: int, recalibrated: bool = True
-    ) -> dict[str, float]:
-        """Of the corner subnets by name, from the smallest to the largest."""
-        return {
-            row["subnet"]: float(row["accuracy"])
-            for row in self.accuracies
-            if (row["training"], int(row["seed"])) == (training, seed)
-            and row["recalibrated"] == str(recalibrated)
-            and row["subnet"].startswith("r")
-        }
-
-    def accuracy(self, training: str, subnet: str) -> float:
-        """Of one of the four archs, cut out of a supernet with seed 0."""
-        return next(
+    def of_subnet(self, training: str, subnet: str, recalibrated: bool = True) -> list[float]:
+        """The accuracies of a subnet of a training, one of each seed."""
+        key = (training, subnet, str(recalibrated))
+        return [
             float(row["accuracy"])
             for row in self.accuracies
-            if (row["training"], row["subnet"], row["seed"]) == (training, subnet, "0")
-        )
+            if (row["training"], row["subnet"], row["recalibrated"]) == key
+        ]
 
-    def macs(self, subnet: str) -> int:
-        return next(int(row["macs"]) for row in self.accuracies if row["subnet"] == subnet)
-
-    def alone_names(self) -> list[str]:
-        names = dict.fromkeys(row["training"] for row in self.accuracies)
-        return [name for name in names if name.startswith("alone")]
-
-    def alone(self, training: str) -> Row:
-        """The row of an arch that was trained alone."""
-        return next(row for row in self.accuracies if row["training"] == training)
-
-    def largest(self) -> Row:
-        """The row of the largest net before progressive shrinking: it was alone until then."""
-        return next(
-            row for row in self.accuracies if (row["subnet"], row["seed"]) == ("largest", "0")
-        )
+    def of_corners(self, training: str) -> list[float]:
+        """The means over the corner subnets, one of each seed."""
+        each = [self.of_subnet(training, corner) for corner in self.corners]
+        return [statistics.mean(values) for values in zip(*each, strict=True)]
 
     @property
-    def longer(self) -> Results | None:
-        """The study at another scale, as far as it was done: `--scale=1 --results=.../longer`."""
-        folder = self._folder / "longer"
-        return Results(folder) if folder.exists() else None
+    def corners(self) -> list[str]:
+        """Names of the corner subnets, from the smallest to the largest."""
+        return [name for name in self.subnets if name.startswith("r")]
+
+    @property
+    def subnets(self) -> dict[str, Row]:
+        """A row of each evaluated subnet, by name."""
+        return {row["subnet"]: row for row in self.accuracies}
 
     # -- search and cost ------------------------------------------------------------------------
 
@@ -174,17 +133,41 @@ class Results:
         fits = [row for row in self.of_group("uniform") if float(row["measured_ms"]) <= limit]
         return max(fits, key=lambda row: float(row["accuracy"]), default=None)
 
+    def of_archs(self, group: str) -> list[float]:
+        """Of the five archs: of a supernet, or of the trainings of each; [] unless of all."""
+        each = [
+            self.of_subnet(group, arch) or self.of_subnet(f"{group}-{arch}", arch) for arch in ARCHS
+        ]
+        return [statistics.mean(seeds) for seeds in each] if all(each) else []
+
+    def spent_mean(self, group: str, column: str) -> float:
+        """As `spent`: of a supernet, or of the trainings of each of the five archs on the mean."""
+        names = [group] if self.seeds(group) else [f"{group}-{arch}" for arch in ARCHS]
+        return statistics.mean(self.spent(name, column) for name in names)
+
+    def alone_shares(self) -> list[str]:
+        """Names of the trainings alone, "alone40" and so on, as far as done; the shortest first."""
+        groups = dict.fromkeys(name.partition("-")[0] for name in self.names("alone"))
+        shares = [group for group in groups if self.of_archs(group)]
+        return sorted(shares, key=lambda share: self.spent_mean(share, "cpu_seconds"))
+
     @property
     def has_costs(self) -> bool:
         """Whether all is measured that `costs` adds up."""
-        return bool(self.search and self.alone_names())
+        return bool(self.search and self.of_archs("finetuned") and self.alone_shares())
 
     def costs(self) -> Costs:
-        spent = {name: float(row["cpu_seconds"]) for name, row in self.steps.items()}
+        spent = dict.fromkeys(("predictor", "latency", "search"), 0.0)
+        for row in self.steps:  # of each sitting
+            spent[row["step"]] += float(row["cpu_seconds"])
+        shares = self.alone_shares()
         return Costs(
-            supernet=self.cpu_seconds("progressive"),
+            supernet=self.spent(HOUR, "cpu_seconds"),
             predictor=spent["predictor"],
             latency_table=spent["latency"],
             search=spent["search"] / len(self.of_group("searched")),
-            alone=statistics.mean(self.cpu_seconds(name) for name in self.alone_names()),
+            finetuning=self.spent_mean("finetuned", "cpu_seconds"),
+            accuracies=self.of_archs("finetuned"),
+            alone_seconds=[self.spent_mean(share, "cpu_seconds") for share in shares],
+            alone_accuracies=[self.of_archs(share) for share in shares],
         )

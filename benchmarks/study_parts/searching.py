@@ -7,7 +7,6 @@ measured on this host, one thread, from the .tflite files of all subnets in turn
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import resource
 import subprocess
@@ -16,6 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import machine
 import numpy as np
 import records
 from tqdm import tqdm
@@ -29,13 +29,13 @@ from ofa_tf.job import Job
 from ofa_tf.models import build_subnet
 from ofa_tf.search import AccuracyPredictor, LatencyTable
 from ofa_tf.spaces import Arch
-from ofa_tf.training.finetuning import is_finished
-from study_parts.accuracies import of_arch
+from study_parts.accuracies import Task, evaluated
 from study_parts.plan import NUM_CLASSES, Plan
-from study_parts.trainings import Run, weights_of
+from study_parts.trainings import Run
 
 _STEPS = ("latency", "predictor", "search")
 _STEPS_FILE = "steps.jsonl"
+_WATCHED_SECONDS = 10.0
 _RANDOM_RANGE = 0.95  # of the budget, at least, is a random arch's predicted latency
 
 
@@ -55,61 +55,61 @@ def search(plan: Plan, run: Run, workdir: pathlib.Path, results: pathlib.Path) -
         UsageError: it is not trained to its end.
         FailureError: a step ended with an error.
     """
-    if not is_finished(run.workdir):
-        raise UsageError(f"{run.workdir.path} is not trained yet: run this with --only=train.")
-    # What was found with other weights does not count.
-    weights = weights_of(run, run.workdir.config()["recipe"]["phases"][-1]["name"])
+    if not run.is_finished:
+        raise UsageError(
+            f"{run.job.path} is not trained yet: run this with --trainings={run.training.name}."
+        )
+    weights = run.weights
     budgets = f"--num_budgets={plan.num_budgets}"
     flags = (plan.latency_flags, plan.predictor_flags, (*plan.predictor_flags, budgets))
     for step, its_flags in zip(_STEPS, flags, strict=True):
-        steps = _rows(workdir / _STEPS_FILE, weights)
-        if not any(row["step"] == step and row["done"] for row in steps):
+        if not any(row["step"] == step and row["done"] for row in _steps(workdir, weights)):
+            _wait_for_quiet(plan.quiet_minutes if step == "latency" else 0)
             _run_step(step, its_flags, run, workdir, weights)
-    job = Job(run.workdir)
+    job = Job(run.job)
     table = job.latency_table()
     subnets = list(_subnets(plan, job, table))
-    accuracies = _accuracies(job, subnets, workdir / "search_accuracies.jsonl", weights)
+    tasks = [Task(run, f"{subnet.group} {subnet.name}", subnet.arch) for subnet in subnets]
+    accuracies = evaluated(plan, tasks, workdir)
     latencies = _latencies(plan, subnets, workdir)
     predictor = AccuracyPredictor.load(job.workdir.accuracy_predictor, plan.space)
     rows = []
-    for subnet in subnets:
+    for subnet, row in zip(subnets, accuracies, strict=True):
         codes = plan.space.encode([subnet.arch])
         measured = latencies[_file(subnet.arch)]
-        rows.append(
-            {
-                "group": subnet.group,
-                "name": subnet.name,
-                "budget_ms": subnet.budget_ms or "",
-                "predicted_ms": round(float(table(codes)[0]), 5),
-                "measured_ms": round(measured.median_us / 1e3, 5),
-                "spread": round(measured.spread, 4),
-                "valid": measured.verdict.valid,
-                "predicted_accuracy": round(float(predictor(codes)[0]), 5),
-                "accuracy": accuracies[subnet.arch],
-                "test_images": job.data.num_test,
-                "seed": run.seed,
-                **of_arch(plan.space, subnet.arch),
-            }
-        )
+        columns = {
+            "group": subnet.group,
+            "name": subnet.name,
+            "budget_ms": subnet.budget_ms or "",
+            "predicted_ms": round(float(table(codes)[0]), 5),
+            "measured_ms": round(measured.median_us / 1e3, 5),
+            "spread": round(measured.spread, 4),
+            "valid": measured.verdict.valid,
+            "predicted_accuracy": round(float(predictor(codes)[0]), 5),
+        }
+        kept = ("accuracy", "test_images", "seed", "resolution", "macs", "params", "arch")
+        rows.append(columns | {name: row[name] for name in kept})
     records.write_csv(results / "search.csv", rows)
-    _write_predictors(job, table, results)
-    _write_steps(_rows(workdir / _STEPS_FILE, weights), results)
+    reports = {"accuracy": read_json(job.workdir.accuracy_report), "latency": table.report}
+    write_json(results / "predictors.json", reports)
+    records.write_csv(results / "steps.csv", _steps(workdir, weights))
 
 
-def _rows(path: pathlib.Path, weights: str) -> list[dict[str, Any]]:
-    """The JSON lines of a file, if there is one, that are of these weights."""
+def _steps(workdir: pathlib.Path, weights: str) -> list[dict[str, Any]]:
+    """What was run with these weights; what was found with others does not count."""
+    path = workdir / _STEPS_FILE
     rows = map(json.loads, path.read_text().splitlines()) if path.exists() else ()
-    return [row for row in rows if row.get("weights") == weights]
+    return [row for row in rows if row["weights"] == weights]
 
 
 def _run_step(
     step: str, flags: Sequence[str], run: Run, workdir: pathlib.Path, weights: str
 ) -> None:
     """Runs an ofa-* command, or goes on with it; keeps what it took, of each sitting."""
-    command = [sys.executable, "-m", f"ofa_tf.cli.{step}", f"--workdir={run.workdir.path}", *flags]
+    command = [sys.executable, "-m", f"ofa_tf.cli.{step}", f"--workdir={run.job.path}", *flags]
     print(f"ofa-{step} {' '.join(command[3:])}", flush=True)
     start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    code = subprocess.run(command, env=os.environ).returncode
+    code = subprocess.run(command).returncode
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     row = {"step": step, "seconds": time.monotonic() - start, "cpu_seconds": spent}
@@ -143,20 +143,6 @@ def _subnets(plan: Plan, job: Job, table: LatencyTable) -> Iterator[Subnet]:
                 yield Subnet("uniform", name, None, only.max())
 
 
-def _accuracies(
-    job: Job, subnets: Sequence[Subnet], path: pathlib.Path, weights: str
-) -> dict[Arch, float]:
-    """Of each arch on all test images; those in the file are not evaluated again."""
-    found = {job.space.arch(row["arch"]): row["accuracy"] for row in _rows(path, weights)}
-    missing = [subnet.arch for subnet in subnets if subnet.arch not in found]
-    evaluator = job.evaluator("test") if missing else None
-    for arch in tqdm(list(dict.fromkeys(missing)), "evaluate subnets", unit="subnet"):
-        found[arch] = evaluator.accuracy(arch)
-        row = {"weights": weights, "arch": arch.to_dict(), "accuracy": found[arch]}
-        append_json(path, row)
-    return found
-
-
 def _file(arch: Arch) -> str:
     """A name for the file of an arch."""
     parts = (arch.depths, arch.kernel_sizes, arch.expand_ratios)
@@ -177,8 +163,46 @@ def _latencies(
             blueprint = plan.space.blueprint(arch, NUM_CLASSES)
             model = build_subnet(blueprint, batch_size=1, **interface.build_options)
             write_bytes(path, convert_subnet(model, blueprint, interface, "float32"))
-    path = workdir / "measurements.jsonl"
-    before = mobile_bench.read_rows(path).measurements if path.exists() else []
+    paths = [folder / _file(arch) for arch in archs]
+    return _sure_latencies(plan, paths, workdir / "measurements.jsonl")
+
+
+def _sure_latencies(
+    plan: Plan, paths: Sequence[pathlib.Path], rows_file: pathlib.Path
+) -> dict[str, mobile_bench.Summary]:
+    """Measures files until the rounds of each agree, or as often as the plan has it."""
+    rows = mobile_bench.read_rows(rows_file).measurements if rows_file.exists() else []
+    for _ in range(plan.attempts):
+        newest = _newest(rows)
+        sure = {
+            name
+            for name, last in newest.items()
+            if last.verdict.valid and len(last.rounds) >= plan.rounds
+        }
+        unsure = [path for path in paths if path.name not in sure]
+        if not unsure:
+            break
+        _wait_for_quiet(plan.quiet_minutes)
+        # A measurement that was interrupted goes on; one whose rounds do not agree begins anew.
+        begun = {name for name, last in newest.items() if len(last.rounds) < plan.rounds}
+        resumed = [row for row in rows if pathlib.Path(row.model).name in begun]
+        rows += _measure(unsure, plan.rounds, resumed, rows_file)
+    return _newest(rows)
+
+
+def _newest(rows: Sequence[mobile_bench.Measurement]) -> dict[str, mobile_bench.Summary]:
+    """By name of the file: the newest summary, where there are some of other settings."""
+    summaries = sorted(mobile_bench.summarize(rows), key=lambda summary: summary.date)
+    return {pathlib.Path(summary.model).name: summary for summary in summaries}
+
+
+def _measure(
+    paths: Sequence[pathlib.Path],
+    rounds: int,
+    resumed: Sequence[mobile_bench.Measurement],
+    rows_file: pathlib.Path,
+) -> list[mobile_bench.Measurement]:
+    """Measures files in turn, and keeps each row as it comes."""
     bar = tqdm(desc="measure files", unit="run")
 
     def progress(done: int, total: int, _: str) -> None:
@@ -186,53 +210,22 @@ def _latencies(
         bar.update(done - bar.n)
 
     with bar:
-        new = mobile_bench.measure(
-            [folder / _file(arch) for arch in archs],
-            rounds=plan.rounds,
+        return mobile_bench.measure(
+            paths,
+            rounds=rounds,
             min_secs=0.3,
             warmup_min_secs=0.1,
-            resume_rows=before,
+            resume_rows=resumed,
             progress=progress,
-            on_result=lambda row: append_json(path, row.to_dict()),
+            on_result=lambda row: append_json(rows_file, row.to_dict()),
         )
-    summaries = mobile_bench.summarize([*before, *new])
-    # The newest counts, where there are some of other settings.
-    summaries.sort(key=lambda summary: summary.date)
-    return {pathlib.Path(summary.model).name: summary for summary in summaries}
 
 
-def _write_predictors(job: Job, table: LatencyTable, results: pathlib.Path) -> None:
-    """Held-out truth and prediction of both predictors, a row each."""
-    report = read_json(job.workdir.accuracy_report)
-    rows = [
-        {"predictor": "accuracy", "measured": truth, "predicted": predicted}
-        for truth, predicted in zip(report["accuracies"], report["predictions"], strict=True)
-    ]
-    rows += [
-        {
-            "predictor": "latency_ms",
-            "measured": row["measured_ms"],
-            "predicted": row["predicted_ms"],
-        }
-        for row in table.report["subnets"]
-    ]
-    records.write_csv(results / "predictors.csv", rows)
-    latency = {name: table.report[name] for name in ("n", "mape", "bias", "worst", "kendall")}
-    accuracy = {
-        name: value for name, value in report.items() if isinstance(value, (int, float, str))
-    }
-    quality: dict[str, Any] = {"accuracy": accuracy, "latency": latency}
-    write_json(results / "predictors.json", quality)
-
-
-def _write_steps(rows: Sequence[dict[str, Any]], results: pathlib.Path) -> None:
-    """What the steps took, over all sittings."""
-    sums = [
-        {
-            "step": step,
-            "seconds": round(sum(row["seconds"] for row in rows if row["step"] == step), 1),
-            "cpu_seconds": round(sum(row["cpu_seconds"] for row in rows if row["step"] == step), 1),
-        }
-        for step in _STEPS
-    ]
-    records.write_csv(results / "steps.csv", sums)
+def _wait_for_quiet(minutes: float) -> None:
+    """Until other processes take next to nothing, or for so long."""
+    end = time.monotonic() + 60 * minutes
+    while time.monotonic() < end:
+        watch = machine.Watch()
+        time.sleep(_WATCHED_SECONDS)
+        if watch.stop()["busy"] == "no":
+            return

@@ -7,154 +7,175 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from study_parts.results import Results, Row, total
+from study_parts.results import ARCHS, HOUR, Results, Row
 
 # As the tables say it.
 TITLES = {
+    "growing": "growing",
+    "open": "all open from the start",
     "progressive": "progressive shrinking",
-    "open": "all choices open from the start",
-    "sandwich": "sandwich",
-    "no-teacher": "without distillation",
-    "unsorted": "without channel sorting",
-    "open-short": "all open, as many epochs as progressive shrinking",
+    HOUR: "growing, for an hour",
+    "no-low-resolution": "low resolution first",
+    "no-small-subnets": "small subnets first",
+    "no-coupling": "coupled choices",
+    "no-zero-gamma": "zero gammas",
+    "small-crops": "mild crops (0.4 in place of 0.65 of the image)",
+    "low-rate": "high rate (0.06 in place of 0.18)",
 }
-SCHEDULES = ("progressive", "open", "sandwich")  # in equal time
-_BUDGETS = (1, 4, 10, 40)
+SUPERNETS = ("growing", "open", "progressive", HOUR)
+BUDGETS = (1, 4, 10, 40)
+_OPPOSITE = {"": "", "over ": "under ", "under ": "over "}  # of a difference from a bound
+_SPENT = {  # what a training takes, as the tables print it
+    "CPU minutes": ("cpu_seconds", lambda value: f"{value / 60:.1f}"),
+    "PFLOPs": ("pflops", lambda value: f"{value:.3g}"),
+    "epochs": ("epochs", lambda value: f"{value:.4g}"),
+    "images seen": ("images", lambda value: f"{value:,.0f}"),
+}
 
 
 def trainings(results: Results) -> str:
     """What each training took, a row for each phase."""
-    heads = (
-        *("training", "seed", "begins with", "phase", "epochs", "images", "subnets a step"),
-        *("lr for 64 images", "CPU minutes"),
-    )
+    phases = {(row["training"], row["phase"]): row for row in results.trainings}
     rows = [
         (
-            row["training"],
-            row["seed"],
-            row["start"] or "new weights",
-            row["phase"],
-            f"{float(row['epochs']):g}",
-            f"{int(row['images']):,}",
-            row["subnets_per_step"],
-            row["base_lr"],
-            _minutes(float(row["cpu_seconds"])),
+            *(name, len({each["seed"] for each in results.trainings if each["training"] == name})),
+            *(row["start"] or "new weights", phase, row["subnets_per_step"], row["base_lr"]),
+            *_spent(results, name, phase),
         )
-        for row in results.trainings
+        for (name, phase), row in phases.items()
     ]
-    return table(heads, rows)
+    heads = ("training", "seeds", "begins with", "phase", "subnets a step", "lr for 64 images")
+    return table((*heads, *_SPENT), rows)
+
+
+def _spent(results: Results, training: str, phase: str = "") -> list[str]:
+    return [show(results.spent(training, column, phase)) for column, show in _SPENT.values()]
 
 
 def schedules(results: Results) -> str:
-    """The corner subnets of the supernets that were trained in equal time."""
-    return _of_corners(results, [*SCHEDULES, "open-short"])
+    """The corner subnets of the supernets."""
+    names = [name for name in SUPERNETS if results.seeds(name)]
+    rows = []
+    for corner in results.corners:
+        cells = _side_by_side(results.of_subnet(name, corner) for name in names)
+        rows.append((corner_title(corner), _millions(results.subnets[corner]), *cells))
+    rows.append(("mean", "", *_side_by_side(map(results.of_corners, names))))
+    rows.append(("seeds", "", *(len(results.seeds(name)) for name in names)))
+    spent = zip(*(_spent(results, name) for name in names), strict=True)
+    rows += [(what, "", *values) for what, values in zip(_SPENT, spent, strict=True)]
+    return table(("subnet", "M MACs", *(TITLES[name] for name in names)), rows)
 
 
-def schedules_longer(results: Results) -> str:
-    """The same at three times the time, of those that were trained for so long."""
-    return f"{schedules(results.longer)}\n{origin(results.longer)}"
+def _side_by_side(columns: Iterable[Sequence[float]]) -> list[str]:
+    """The mean over seeds of each, ± half their range, and its difference from the first's."""
+    cells, base = [], None
+    for seeds in columns:
+        mean = statistics.mean(seeds)
+        spread = f" ± {50 * (max(seeds) - min(seeds)):.1f}" * (len(seeds) > 1)
+        change = "" if base is None else f" ({100 * (mean - base):+.1f})"
+        cells.append(_percent(mean) + spread + change)
+        base = mean if base is None else base
+    return cells
 
 
 def left_out(results: Results) -> str:
-    """The corner subnets where a part of progressive shrinking was left out."""
-    return _of_corners(results, ["progressive", "no-teacher", "unsorted"])
-
-
-def _of_corners(results: Results, names: Sequence[str]) -> str:
-    """A row for each corner; every seed of a training has a column of its own."""
-    # Trainings that are not done yet have no seeds.
-    columns = [(name, seed) for name in names for seed in results.seeds(name)]
-    found = [results.corner_accuracies(name, seed) for name, seed in columns]
-    first = found[0]
-    heads = ["subnet", "M MACs"]
-    for name, seed in columns:
-        heads.append(TITLES[name] + (f", seed {seed}" if len(results.seeds(name)) > 1 else ""))
-    rows = []
-    for subnet in first:
-        cells = [_percent(first[subnet])]
-        cells += [_compared(each[subnet], first[subnet]) for each in found[1:]]
-        rows.append((_corner(subnet), _millions(results.macs(subnet)), *cells))
-    means = [statistics.mean(each.values()) for each in found]
-    cells = [_percent(means[0]), *(_compared(mean, means[0]) for mean in means[1:])]
-    rows.append(("mean", "", *cells))
-    told = {
-        "CPU minutes": lambda *run: _minutes(results.cpu_seconds(*run)),
-        "epochs": lambda *run: f"{results.epochs(*run):g}",
-        "images seen": lambda *run: f"{results.images(*run):,.0f}",
-    }
-    for what, of_run in told.items():
-        rows.append((what, "", *(of_run(*column) for column in columns)))
-    return table(heads, rows)
+    """The mean of the corner subnets where a part of the schedule was left out."""
+    base = results.of_corners("growing")
+    rows = [("nothing", ", ".join(map(_percent, base)), "", *_spent(results, "growing"))]
+    for name in results.names("part"):
+        means = results.of_corners(name)
+        # Growing with as many seeds.
+        change = statistics.mean(means) - statistics.mean(base[: len(means)])
+        cells = (", ".join(map(_percent, means)), f"{100 * change:+.1f}")
+        rows.append((TITLES[name], *cells, *_spent(results, name)))
+    return table(("left out", "mean of the corners, each seed", "difference", *_SPENT), rows)
 
 
 def recalibration(results: Results) -> str:
     """The corner subnets as they come out of the supernet, and recalibrated."""
-    recalibrated = results.corner_accuracies("progressive", 0)
-    as_is = results.corner_accuracies("progressive", 0, recalibrated=False)
-    rows = [
-        (_corner(name), _percent(value), _compared(as_is[name], value))
-        for name, value in recalibrated.items()
-    ]
-    means = [statistics.mean(each.values()) for each in (recalibrated, as_is)]
-    rows.append(("mean", _percent(means[0]), _compared(means[1], means[0])))
+    pairs = {
+        corner_title(name): [results.of_subnet("growing", name, each)[0] for each in (True, False)]
+        for name in results.corners
+    }
+    pairs["mean"] = list(map(statistics.mean, zip(*pairs.values(), strict=True)))
+    rows = [(name, _percent(one), _compared(two, one)) for name, (one, two) in pairs.items()]
     return table(("subnet", "recalibrated", "with the supernet's statistics"), rows)
 
 
 def alone(results: Results) -> str:
-    """Archs cut out of the supernets against the same archs trained alone."""
-    supernets = [name for name in SCHEDULES if results.seeds(name)]
-    heads = (
-        *("arch", "px", "M MACs", "trained alone"),
-        *(f"cut out: {TITLES[name]}" for name in supernets),
-        *("epochs alone", "images seen", "CPU minutes"),
-    )
+    """Archs cut out of the supernets, fine-tuned, and trained alone."""
+    titles = {name: f"cut out: {TITLES[name]}" for name in (HOUR, *SUPERNETS[:-1])}
+    titles["finetuned"] = f"fine-tuned, {TITLES[HOUR]}"
+    titles |= {name: f"alone, 1/{name[5:]} of that" for name in reversed(results.alone_shares())}
+    found = {name: results.of_archs(name) for name in titles}
+    found = {name: values for name, values in found.items() if values}
     rows = []
-    for name in results.alone_names():
-        cut_out = [results.accuracy(supernet, name) for supernet in supernets]
-        rows.append(_alone_row(results.alone(name), cut_out, results.phases(name)))
-    corners = [results.corner_accuracies(name, 0) for name in supernets]
-    largest = [list(accuracies.values())[-1] for accuracies in corners]
-    rows.append(_alone_row(results.largest(), largest, results.phases("progressive")[:1]))
-    return table(heads, rows)
+    for arch, values in zip(ARCHS, zip(*found.values(), strict=True), strict=True):
+        row = results.subnets[arch]
+        cells = _side_by_side([value] for value in values)
+        rows.append((_arch(row), row["resolution"], _millions(row), *cells))
+    means = _side_by_side([statistics.mean(values)] for values in found.values())
+    rows.append(("mean", "", "", *means))
+    for what in ("CPU minutes", "PFLOPs"):
+        column, show = _SPENT[what]
+        spent = [show(results.spent_mean(name, column)) for name in found]
+        rows.append((f"{what} of a training", "", "", *spent))
+    return table(("arch", "px", "M MACs", *(titles[name] for name in found)), rows)
 
 
-def _alone_row(row: Row, cut_out: Sequence[float], phases: Sequence[Row]) -> tuple[str, ...]:
+def _arch(row: Row) -> str:
     arch = json.loads(row["arch"])
     parts = {"k": arch["ks"], "e": arch["e"], "d": arch["d"]}
     text = " ".join(name + "".join(f"{value:g}" for value in of) for name, of in parts.items())
-    accuracy = float(row["accuracy"])
-    return (
-        f"`{text}`" + (" (the largest)" if row["subnet"] == "largest" else ""),
-        row["resolution"],
-        _millions(int(row["macs"])),
-        _percent(accuracy),
-        *(_compared(each, accuracy) for each in cut_out),
-        f"{total(phases, 'epochs'):g}",
-        f"{total(phases, 'images'):,.0f}",
-        _minutes(total(phases, "cpu_seconds")),
-    )
+    return f"`{text}`" + (" (the largest)" if row["subnet"] == ARCHS[-1] else "")
 
 
 def cost(results: Results) -> str:
-    """CPU hours for so many budgets, from the measured parts."""
-    parts = results.costs()
-    rows = [
-        (
-            str(count),
-            f"{parts.ours(count) / 3600:.2f}",
-            f"{parts.one_by_one(count) / 3600:.2f}",
-            f"{parts.one_by_one(count) / parts.ours(count):.1f}",
+    """For so many budgets: what ours takes, and what as much or as good a training each does."""
+    parts, rows = results.costs(), []
+    mean = statistics.mean(parts.accuracies)
+    each, bound = parts.seconds_alone(mean)
+    once, again = (results.spent_mean(name, "pflops") for name in (HOUR, "finetuned"))
+    show = _SPENT["PFLOPs"][1]
+    for count in BUDGETS:
+        ours = parts.ours(count)
+        reached, limit = parts.alone(ours / count)
+        rows.append(
+            (
+                *(count, _minutes(ours), show(once + count * again)),
+                *(_with_ends(parts.accuracies), _minutes(ours / count)),
+                limit + _with_ends(reached),
+                f"{_OPPOSITE[limit]}{100 * (mean - statistics.mean(reached)):+.1f}",
+                f"{bound}{_minutes(count * each)}",
+                f"{bound}{count * each / ours:.2g}",
+            )
         )
-        for count in _BUDGETS
-    ]
-    return table(("budgets", "ours, CPU hours", "a training each, CPU hours", "ratio"), rows)
+    heads = (
+        *("budgets", "ours: CPU minutes", "PFLOPs of training", "accuracy"),
+        "alone for as much: CPU minutes each",
+        *("accuracy", "ours against that", "alone to ours: CPU minutes", "times ours"),
+    )
+    return table(heads, rows)
+
+
+def _with_ends(accuracies: Sequence[float]) -> str:
+    """Their mean, and those of the smallest and the largest arch."""
+    ends = f"{_percent(accuracies[0])}, {_percent(accuracies[-1])}"
+    return f"{_percent(statistics.mean(accuracies))} ({ends})"
 
 
 def cost_parts(results: Results) -> str:
     """The measured parts of `cost`."""
-    parts = results.costs()
-    rows = [(what, f"{seconds / 60:.2f}", how_often) for what, seconds, how_often in parts.rows()]
-    return table(("part", "CPU minutes", "how often"), rows)
+    parts, pflops = results.costs(), _SPENT["PFLOPs"][1]
+    of = {name: pflops(results.spent_mean(name, "pflops")) for name in (HOUR, "finetuned")}
+    rows = [
+        ("the supernet", _minutes(parts.supernet), of[HOUR], "once"),
+        ("accuracy predictor: archs evaluated, fit", _minutes(parts.predictor), "", "once"),
+        ("latency table", _minutes(parts.latency_table), "", "once for a device"),
+        ("search", _minutes(parts.search), "", "for each budget"),
+        ("fine-tuning", _minutes(parts.finetuning), of["finetuned"], "for each budget"),
+    ]
+    return table(("part", "CPU minutes", "PFLOPs", "how often"), rows)
 
 
 def searched(results: Results) -> str:
@@ -190,21 +211,12 @@ def _measured(row: Row, unit: str = "") -> str:
 
 def predictors(results: Results) -> str:
     """How good both predictors are on what they were not fitted on."""
-    accuracy, latency = results.quality["accuracy"], results.quality["latency"]
-    rows = [
-        (
-            "accuracy",
-            f"{accuracy['n_held_out']} of {accuracy['n_fitted'] + accuracy['n_held_out']} archs",
-            f"RMSE {100 * accuracy['rmse']:.2f}, MAE {100 * accuracy['mae']:.2f} points",
-            f"{accuracy['kendall']:.3f}",
-        ),
-        (
-            "latency",
-            f"{latency['n']} subnets",
-            f"mean error {100 * latency['mape']:.1f} %, worst {100 * latency['worst']:.1f} %",
-            f"{latency['kendall']:.3f}",
-        ),
-    ]
+    accuracy, latency = results.predictors["accuracy"], results.predictors["latency"]
+    of = f"{accuracy['n_held_out']} of {accuracy['n_fitted'] + accuracy['n_held_out']} archs"
+    error = f"RMSE {100 * accuracy['rmse']:.2f}, MAE {100 * accuracy['mae']:.2f} points"
+    rows = [("accuracy", of, error, f"{accuracy['kendall']:.3f}")]
+    error = f"mean error {100 * latency['mape']:.1f} %, worst {100 * latency['worst']:.1f} %"
+    rows.append(("latency", f"{latency['n']} subnets", error, f"{latency['kendall']:.3f}"))
     return table(("predictor", "held out", "error", "Kendall"), rows)
 
 
@@ -223,25 +235,27 @@ class Section(NamedTuple):
     Attributes:
         make: the table.
         needs: whether its results are there.
-        picture: the name of the picture below it, as in pictures.py, and what it shows; or none.
+        shows: what the picture below it does, which pictures.py draws; "" for none.
     """
 
     make: Callable[[Results], str]
-    needs: Callable[[Results], bool] = lambda _: True
-    picture: tuple[str, str] | None = None
+    needs: Callable[[Results], bool]
+    shows: str = ""
+
+    @property
+    def picture(self) -> str:
+        """The name of its picture's file."""
+        return f"study_{self.make.__name__}.png"
 
     def text(self, results: Results) -> str:
         if not self.needs(results):
             return "_Not measured yet._\n"
-        picture = ""
-        if self.picture:
-            name, shows = self.picture
-            picture = f"\n![{shows}](pictures/study_{name}.png)\n"
+        picture = f"\n![{self.shows}](pictures/{self.picture})\n" if self.shows else ""
         return self.make(results) + picture
 
 
-def _has_longer(results: Results) -> bool:
-    return results.longer is not None
+def _has_growing(results: Results) -> bool:
+    return bool(results.seeds("growing"))
 
 
 def _is_searched(results: Results) -> bool:
@@ -252,26 +266,20 @@ def _has_costs(results: Results) -> bool:
     return results.has_costs
 
 
+_PARETO = "Accuracy against measured latency of searched, random and uniform subnets"
 SECTIONS = {
-    "trainings": Section(trainings),
-    "schedules": Section(
-        schedules, picture=("schedules", "Accuracy of the corner subnets by schedule")
-    ),
-    "schedules longer": Section(schedules_longer, _has_longer),
-    "left out": Section(left_out),
-    "recalibration": Section(recalibration),
-    "alone": Section(alone),
-    "cost": Section(cost, _has_costs, ("cost", "CPU hours against the number of budgets")),
+    "schedules": Section(schedules, _has_growing, "Accuracy of the corner subnets by schedule"),
+    "left out": Section(left_out, _has_growing),
+    "recalibration": Section(recalibration, _has_growing),
+    "alone": Section(alone, lambda results: bool(results.of_archs(HOUR))),
+    "cost": Section(cost, _has_costs, "Accuracy for as much CPU time against number of budgets"),
     "cost parts": Section(cost_parts, _has_costs),
-    "searched": Section(
-        searched,
-        _is_searched,
-        ("pareto", "Accuracy against measured latency of searched, random and uniform subnets"),
-    ),
+    "searched": Section(searched, _is_searched, _PARETO),
     "predictors": Section(
-        predictors, _is_searched, ("predictors", "Predicted against measured accuracy and latency")
+        predictors, _is_searched, "Predicted against measured accuracy and latency"
     ),
-    "origin": Section(origin),
+    "trainings": Section(trainings, lambda results: bool(results.trainings)),
+    "origin": Section(origin, lambda results: bool(results.machine)),
 }
 
 
@@ -289,14 +297,14 @@ def _compared(fraction: float, base: float) -> str:
     return f"{_percent(fraction)} ({100 * (fraction - base):+.1f})"
 
 
-def _millions(count: int) -> str:
-    return f"{count / 1e6:.1f}"
+def _millions(row: Row) -> str:
+    return f"{int(row['macs']) / 1e6:.1f}"
 
 
 def _minutes(seconds: float) -> str:
     return f"{seconds / 60:.1f}"
 
 
-def _corner(name: str) -> str:
+def corner_title(name: str) -> str:
     """ "r32_d1_e2_k3" as "D1 E2 K3"."""
     return " ".join(part.upper() for part in name.split("_")[1:])

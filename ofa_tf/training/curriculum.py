@@ -6,11 +6,12 @@ import bisect
 import dataclasses
 import itertools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from ofa_tf.spaces import Arch, SearchSpace
-from ofa_tf.training.phases import Phase
+from ofa_tf.training.phases import SANDWICH, Phase, Teacher
 from ofa_tf.training.recipe import Recipe
 
 
@@ -63,6 +64,33 @@ _STEP_COST_PER_WEIGHT = 170
 _SAMPLED_ARCHS = 100  # for the mean cost of a stage's
 
 
+class Work(NamedTuple):
+    """What a phase computes, in multiply-accumulates; estimated from some of its random subnets.
+
+    Attributes:
+        subnets: the forward passes of its subnets, over all images.
+        teacher: the forward passes of a teacher that is no subnet of the same step.
+        steps: what steps of subnets cost besides their images.
+    """
+
+    subnets: float
+    teacher: float
+    steps: float
+
+    @property
+    def cost(self) -> float:
+        """To compare phases by: in forward passes with the backward pass that goes with each.
+
+        A backward pass costs as much as two forward ones; a teacher has none.
+        """
+        return self.subnets + self.teacher / 3 + self.steps
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of the forward and backward passes."""
+        return 6 * self.subnets + 2 * self.teacher
+
+
 class Curriculum:
     """What a phase trains at each of its steps, and how far it is by what the steps cost.
 
@@ -90,6 +118,10 @@ class Curriculum:
         steps_per_epoch: int,
     ):
         self.num_steps = phase.num_steps(steps_per_epoch)
+        self._phase, self._recipe, self._num_classes = phase, recipe, num_classes
+        self._largest = space.max()
+        params = space.blueprint(self._largest, num_classes).params
+        self._step_cost = _STEP_COST_PER_WEIGHT * params
         stages = _stages(recipe)
         space = phase.restrict(space)
         self._spaces = [stage.restrict(space) for stage in stages]
@@ -100,7 +132,7 @@ class Curriculum:
             parts = zip(self._spaces, self._resolutions, strict=True)
             costs = np.array([_mean_macs(*part, num_classes, recipe.arch) for part in parts])
             costs *= recipe.batch_size
-            costs += _STEP_COST_PER_WEIGHT * space.blueprint(space.max(), num_classes).params
+            costs += self._step_cost
         shares = [stage.share for stage in stages]
         ends = np.cumsum(shares / costs)
         self._ends = [round(float(end)) for end in ends * (self.num_steps / ends[-1])]
@@ -129,6 +161,26 @@ class Curriculum:
             (first_step + start, choices)
             for start, choices in zip(self._starts, self._resolutions, strict=True)
         )
+
+    def work(self) -> Work:
+        """What all steps of the phase compute."""
+        phase, recipe = self._phase, self._recipe
+        taught = recipe.teacher(phase) is Teacher.LARGEST
+        subnets = teacher = steps = 0.0
+        parts = zip(np.diff([0, *self._ends]), self._spaces, self._resolutions, strict=True)
+        for num_steps, space, pixels in parts:
+            count = phase.subnets_per_step
+            always = [space.max(), space.min()] if phase.name == SANDWICH else []
+            macs = sum(_mean_macs(space, pixels, self._num_classes, arch) for arch in always)
+            if count > len(always):
+                drawn = _mean_macs(space, pixels, self._num_classes, recipe.arch)
+                macs += (count - len(always)) * drawn
+            images = int(num_steps) * recipe.batch_size
+            subnets += images * macs
+            steps += int(num_steps) * count * self._step_cost
+            if taught:
+                teacher += images * _mean_macs(space, pixels, self._num_classes, self._largest)
+        return Work(subnets, teacher, steps)
 
     def _stage(self, step: int) -> int:
         return min(bisect.bisect_right(self._ends, step), len(self._ends) - 1)

@@ -163,3 +163,54 @@ def test_a_single_subnet_may_begin_with_low_resolutions():
 def test_what_does_not_grow_is_refused(name, field, known):
     with pytest.raises(UsageError, match=f"{field} goes with phase {known}, not with {name}."):
         recipe(Phase(name, 1, 0.1), **{field: True})
+
+
+def work(*phases, space=CIFAR, **changes):
+    made = recipe(*phases, resolutions=space.resolutions, batch_size=64, **changes)
+    return [Curriculum(phase, made, space, 10, 100).work() for phase in phases]
+
+
+def macs(arch, space=CIFAR):
+    """The mean over the space's resolutions."""
+    each = (space.restrict(resolutions=[side]) for side in space.resolutions)
+    archs = [type(arch)(**{**vars(arch), "resolution": own.resolutions[0]}) for own in each]
+    return np.mean([space.blueprint(own, 10).macs for own in archs])
+
+
+def test_work_is_counted_for_all_images_of_a_phase():
+    first, second = work(Phase("largest", 2, 0.1), Phase("kernel", 1, 0.1, subnets_per_step=2))
+    largest = 64 * 100 * macs(CIFAR.max())
+    # 100 subnets do not share out equally to three resolutions.
+    assert first.subnets == pytest.approx(2 * largest, rel=0.01)
+    assert first.teacher == 0
+    step = 170 * CIFAR.blueprint(CIFAR.max(), 10).params
+    assert first.steps == 200 * step
+    assert second.teacher == pytest.approx(largest)
+    assert 0.8 < second.subnets / (2 * largest) < 0.95
+    assert second.steps == 200 * step  # two subnets in each of 100 steps
+    assert first.cost == first.subnets + first.steps
+    assert second.cost == pytest.approx(second.subnets + largest / 3 + 200 * step)
+    assert second.flops == pytest.approx(6 * second.subnets + 2 * largest)
+
+
+def test_work_of_an_untaught_phase_and_of_the_sandwich():
+    phase = Phase("kernel", 1, 0.1)
+    (untaught,) = work(phase, kd_ratio=0.0)
+    assert untaught.teacher == 0
+    (both,) = work(Phase("sandwich", 1, 0.1, subnets_per_step=2))
+    ends = 64 * 100 * (macs(CIFAR.max()) + macs(CIFAR.min()))
+    assert both.subnets == pytest.approx(ends)
+    assert both.teacher == 0  # it is one of the step's subnets
+    (more,) = work(Phase("sandwich", 1, 0.1, subnets_per_step=4))
+    (open_to_all,) = work(Phase("expand2", 1, 0.1, subnets_per_step=2), kd_ratio=0.0)
+    assert more.subnets == pytest.approx(ends + open_to_all.subnets)
+
+
+def test_the_work_of_a_phase_that_grows_goes_by_its_clock():
+    """A step of its last stage, in which all is open, costs as a step of a phase without growth."""
+    (grows,) = work(Phase(GROWING, 10, 0.1), **GROWS)
+    (does_not,) = work(Phase(GROWING, 10, 0.1))
+    of = curriculum(CIFAR, growing(epochs=10, batch_size=64))
+    pace = of.clock(of.num_steps) - of.clock(of.num_steps - 1)
+    assert pace > 1.5
+    assert does_not.cost / grows.cost == pytest.approx(pace)
