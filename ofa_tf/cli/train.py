@@ -78,7 +78,7 @@ def _define_schedule_flags() -> None:
     flags.DEFINE_bool(
         "small_subnets_first",
         None,
-        "Begin with the least depths and widths; of growing alone, where it is the default.",
+        "Begin with the least depths, kernels and widths: the default for growing alone.",
     )
     flags.DEFINE_float(
         "coupling",

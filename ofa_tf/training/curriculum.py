@@ -23,18 +23,21 @@ class Stage:
         share: of the phase's cost.
         side: of the images, as a share of the least one that is trained; None for those that are.
         depths: how many of the least depths are open; None for all.
+        kernel_sizes: how many of the least kernels.
         expand_ratios: how many of the least expand ratios, and of the width multipliers.
     """
 
     share: float
     side: float | None = None
     depths: int | None = None
+    kernel_sizes: int | None = None
     expand_ratios: int | None = None
 
     def restrict(self, space: SearchSpace) -> SearchSpace:
         """The part of a space that is open."""
         counts = {
             "depths": self.depths,
+            "kernel_sizes": self.kernel_sizes,
             "expand_ratios": self.expand_ratios,
             "widths": self.expand_ratios,
         }
@@ -52,8 +55,8 @@ class Stage:
 
 # Shares and sides were found on CIFAR-10's validation images (docs/RESULTS.md).
 _GROWING = (
-    Stage(0.20, 2 / 3, depths=1, expand_ratios=2),
-    Stage(0.20, 2 / 3, depths=2),
+    Stage(0.20, 2 / 3, depths=1, kernel_sizes=1, expand_ratios=2),
+    Stage(0.20, 2 / 3, depths=2, kernel_sizes=2),
     Stage(0.05, 5 / 6, depths=2),
     Stage(0.15, 5 / 6),
     Stage(0.40),
@@ -193,7 +196,7 @@ def _stages(recipe: Recipe) -> list[Stage]:
         if not recipe.low_resolution_first:
             stage = dataclasses.replace(stage, side=None)
         if not recipe.small_subnets_first:
-            stage = dataclasses.replace(stage, depths=None, expand_ratios=None)
+            stage = Stage(stage.share, stage.side)
         if stages and dataclasses.replace(stages[-1], share=stage.share) == stage:
             stage = dataclasses.replace(stage, share=stage.share + stages.pop().share)
         stages.append(stage)

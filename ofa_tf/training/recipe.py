@@ -57,7 +57,8 @@ class Recipe:
         seed: of the weights, images, subnets and dropout.
         arch: the subnet that phase finetune or single trains, at its one resolution; else None.
         low_resolution_first: phase growing or single begins with smaller images (curriculum.py).
-        small_subnets_first: phase growing begins with the least depths and expand ratios.
+        small_subnets_first: phase growing begins with the least depths, kernels and expand
+            ratios.
         coupling: of the choices of random subnets, see `SearchSpace.sample_codes`.
         zero_last_gamma: blocks with a shortcut begin as the identity: the last gamma of each is 0
             where training begins with new weights (arXiv 1706.02677).

@@ -28,20 +28,23 @@ def growing(space=CIFAR, epochs=10.0, **changes):
 
 
 def stages(made, of) -> list[tuple]:
-    """For each stage: pixels, and the open depths and expand ratios."""
+    """For each stage: pixels, and the open depths, expand ratios and kernels."""
     spaces = [of.space(start) for start, _ in of.resolutions()]
     pixels = [choices for _, choices in of.resolutions()]
-    return [(*each, s.depths, s.expand_ratios) for each, s in zip(zip(pixels), spaces, strict=True)]
+    return [
+        (*each, s.depths, s.expand_ratios, s.kernel_sizes)
+        for each, s in zip(zip(pixels), spaces, strict=True)
+    ]
 
 
 def test_small_subnets_and_low_resolutions_come_first():
     made = growing()
     assert stages(made, curriculum(CIFAR, made)) == [
-        ((16,), (1,), (2, 3)),
-        ((16,), (1, 2), (2, 3, 4)),
-        ((20,), (1, 2), (2, 3, 4)),
-        ((20,), (1, 2, 3), (2, 3, 4)),
-        ((24, 28, 32), (1, 2, 3), (2, 3, 4)),
+        ((16,), (1,), (2, 3), (3,)),
+        ((16,), (1, 2), (2, 3, 4), (3, 5)),
+        ((20,), (1, 2), (2, 3, 4), (3, 5, 7)),
+        ((20,), (1, 2, 3), (2, 3, 4), (3, 5, 7)),
+        ((24, 28, 32), (1, 2, 3), (2, 3, 4), (3, 5, 7)),
     ]
 
 
@@ -54,7 +57,7 @@ def test_small_subnets_and_low_resolutions_come_first():
         ),
         (
             {"low_resolution_first": False},
-            [((24, 28, 32), (1,)), ((24, 28, 32), (1, 2)), ((24, 28, 32), (1, 2, 3))],
+            [((24, 28, 32), depths) for depths in ((1,), (1, 2), (1, 2), (1, 2, 3))],
         ),
         (
             {"low_resolution_first": False, "small_subnets_first": False},
