@@ -89,7 +89,7 @@ def good(tmp_path_factory) -> Workdir:
     for when in ("before", "after"):
         append_json(tuned.metrics, {"when": when, "accuracy": {"subnet": 0.5}})
     _tuned(workdir.path, "search")
-    fits = make_fit_tuner(workdir.path / "fits", 2, 0)
+    fits = make_fit_tuner(workdir.path / "fits", workdir.path / "fits", 2, 0)
     fits.score, fits.progress = lambda settings: 0.01, None
     fits.search(verbose=0)
     return workdir
@@ -197,7 +197,7 @@ def _run(paths: list[str], told: Callable) -> None:
 
 
 def _fits(folder: pathlib.Path) -> None:
-    make_fit_tuner(folder / "fits", 2, 0).search(verbose=0)
+    make_fit_tuner(folder / "fits", folder / "fits", 2, 0).search(verbose=0)
 
 
 READERS: dict[str, tuple[Callable[[pathlib.Path], Any], ...]] = {

@@ -84,8 +84,7 @@ def tune_fit(
         raise FailureError(f"{folder} could not be made: {error.strerror}.") from error
     # keras-tuner takes its folder for a pattern, and prints what it does: here is `progress`.
     with no_pattern(folder) as project, contextlib.redirect_stdout(io.StringIO()):
-        with damage_told(folder, f"Remove the folder {folder} to tune anew.", _check):
-            tuner = _tuner(project, trials, seed)
+        tuner = _tuner(folder, project, trials, seed)
         tuner.score, tuner.progress = score, progress
         tuner.search(verbose=0)
     if progress is not None:
@@ -95,22 +94,20 @@ def tune_fit(
     return (_settings(best.hyperparameters) if best.score < scores["default"] else {}), scores
 
 
-def _tuner(project: pathlib.Path, trials: int, seed: int) -> _Tuner:
-    """The tuner of a project, which goes on if there is one."""
+def _tuner(folder: str | os.PathLike, project: pathlib.Path, trials: int, seed: int) -> _Tuner:
+    """The tuner of a folder, which goes on if there is one; `project` is a path to it."""
     space = keras_tuner.HyperParameters()
     _settings(space)
-    return _Tuner(
-        hyperparameters=space,
-        objective=keras_tuner.Objective("rmse", "min"),
-        max_trials=trials,
-        seed=seed + 1,  # keras-tuner takes 0 for none
-        directory=str(project.parent),
-        project_name=project.name,
-    )
-
-
-def _check(trial: Trial) -> None:
-    _settings(trial.hyperparameters)
+    remedy = f"Remove the folder {folder} to tune anew."
+    with damage_told(folder, remedy, lambda trial: _settings(trial.hyperparameters)):
+        return _Tuner(
+            hyperparameters=space,
+            objective=keras_tuner.Objective("rmse", "min"),
+            max_trials=trials,
+            seed=seed + 1,  # keras-tuner takes 0 for none
+            directory=str(project.parent),
+            project_name=project.name,
+        )
 
 
 class _Tuner(keras_tuner.RandomSearch):

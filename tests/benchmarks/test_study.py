@@ -68,7 +68,7 @@ def test_what_is_compared_costs_the_same():
     for share, arch in itertools.product((4, 10, 40), ARCHS):
         assert 0.9 < share * flops[f"alone{share}-{arch}"] / flops[HOUR] < 1.25
     for arch in ARCHS:
-        assert 0.9 < 63 * flops[f"finetuned-{arch}"] / flops[HOUR] < 1.25
+        assert 0.9 < 63 * flops[f"finetuned-{arch}"] / flops[HOUR] < 1.3
 
 
 def test_parts_differ_from_growing_in_one_thing():

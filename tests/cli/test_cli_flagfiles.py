@@ -48,7 +48,9 @@ def test_flagfile_makes_a_recipe_and_begins_with_its_command(flagfile):
     with read(flagfile, command) as values:
         space = get_space(values.space)
         recipe = train._recipe(space)
-        begins_anew = recipe.phases[0].name in ("largest", "sandwich") or not recipe.kd_ratio
+        begins_anew = (
+            recipe.phases[0].name in ("growing", "largest", "sandwich") or not recipe.kd_ratio
+        )
         # A phase alone needs the weights of the one before, whose file its comment names.
         assert begins_anew or "--init=" in (ROOT / flagfile).read_text()
     assert set(recipe.resolutions) <= set(space.resolutions)
