@@ -3,8 +3,8 @@
     python benchmarks/study.py --data_dir=CIFAR10 --workdir=runs/study
     python benchmarks/study_results.py
 
-The first command trains, searches and measures (about seven hours in all on two x86-64 cores; run
-it again to go on after an interruption) and writes docs/results/ as results come; the second makes
+The first command trains, searches and measures (hours in all on two x86-64 cores; run it again to
+go on after an interruption) and writes docs/results/ as results come; the second makes
 the tables and the pictures of docs/RESULTS.md from it. A sitting may be a part of it:
 
     python benchmarks/study.py ... --trainings=growing,open --seeds=1

@@ -18,7 +18,7 @@ from ofa_tf.data import Augmentation
 from ofa_tf.errors import UsageError
 from ofa_tf.spaces import Arch, SearchSpace, get_space
 from ofa_tf.training.curriculum import Curriculum, Work
-from ofa_tf.training.phases import FINETUNE, GROWING, SINGLE, Phase
+from ofa_tf.training.phases import FINETUNE, GROWING, GROWTH, SINGLE, Phase
 from ofa_tf.training.recipe import Recipe
 from study_parts.results import ARCHS, HOUR
 
@@ -27,12 +27,6 @@ NUM_CLASSES = 10
 _RATE, _CROPS = 0.18, 0.65  # for 64 images; the least share of the image
 _WARMUP = 0.02  # of the epochs
 _STEPS_PER_EPOCH = 316  # of the 40,500 images: what a cost is counted for
-_GROWTH = {
-    "low_resolution_first": True,
-    "small_subnets_first": True,
-    "coupling": 0.5,
-    "zero_last_gamma": True,
-}
 # What each part is left out by.
 _LEFT_OUT = {
     "no-low-resolution": {"low_resolution_first": False},
@@ -127,7 +121,7 @@ class Plan:
         flags = {}
         if not training.start:  # ofa-finetune has the rest from there
             columns.append("subnets_per_step")
-            fields += ["batch_size", "weight_decay", *_GROWTH]
+            fields += ["batch_size", "weight_decay", *GROWTH]
             flags |= {"space": self.space.name, "calibration_images": self.calibration_images}
             flags |= {"phases": ",".join(phase.name for phase in recipe.phases), "eval_crop": 1.0}
             flags |= {"crop_scale_min": recipe.augmentation.crop_scale_min}
@@ -142,8 +136,8 @@ class Plan:
     @functools.cached_property
     def trainings(self) -> tuple[Training, ...]:
         """All of them, in the order in which they begin."""
-        growing = self._recipe([Phase(GROWING, self.epochs, _RATE)], **_GROWTH)
-        hour = self._recipe([Phase(GROWING, self.hour_epochs, _RATE)], **_GROWTH)
+        growing = self._recipe([Phase(GROWING, self.epochs, _RATE)], **GROWTH)
+        hour = self._recipe([Phase(GROWING, self.hour_epochs, _RATE)], **GROWTH)
         quarter, whole = self._cost(growing), self._cost(hour)
         phases = [
             Phase(name, epochs, round(rate * _RATE, 4), subnets_per_step=subnets)
@@ -166,7 +160,7 @@ class Plan:
             recipe = self._recipe(tuning, cost, arch=arch, kd_ratio=_FINETUNE_KD_RATIO)
             found.append(Training(f"finetuned-{name}", "finetuned", recipe, name, HOUR))
         for name, changes in _LEFT_OUT.items():
-            settings = {"rate": _RATE} | _GROWTH | changes
+            settings = {"rate": _RATE} | GROWTH | changes
             phase = Phase(GROWING, self.epochs, settings.pop("rate"))
             found.append(Training(name, "part", self._recipe([phase], quarter, **settings)))
         return tuple(found)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from ofa_tf.cli import common
+from ofa_tf.errors import UsageError
 from ofa_tf.quiet import import_tensorflow
 
 if TYPE_CHECKING:
@@ -62,6 +63,13 @@ def define_run() -> None:
     )
     flags.DEFINE_integer(
         "cores", None, "CPU cores to train on, where there is no GPU; by default all.", 1
+    )
+    flags.DEFINE_integer(
+        "replicas",
+        None,
+        "That share a batch on these cores; by default as many as there are cores, so long as each "
+        "has 32 images.",
+        1,
     )
     flags.DEFINE_string("tpu", "", "Name or address of the TPU.")
     flags.DEFINE_enum(
@@ -139,13 +147,25 @@ def start_strategy() -> tf.distribute.Strategy:
     import_tensorflow()
     import tensorflow as tf
 
-    from ofa_tf.training.strategy import make_strategy, share_cores, skip_graph_optimizer
+    from ofa_tf.training.strategy import (
+        make_strategy,
+        most_replicas,
+        share_cores,
+        skip_graph_optimizer,
+    )
 
+    one_device = FLAGS.strategy == "one_device"
+    for flag in ("cores", "replicas"):
+        if FLAGS[flag].value and not one_device:
+            raise UsageError(
+                f"--{flag} is for --strategy=one_device, on a CPU, not for {FLAGS.strategy}."
+            )
     if FLAGS.deterministic:
         tf.config.experimental.enable_op_determinism()
-    if FLAGS.strategy == "one_device" and not tf.config.list_physical_devices("GPU"):
+    if one_device and not tf.config.list_physical_devices("GPU"):
         cores = FLAGS.cores or _available_cores()
-        strategy = share_cores(cores, FLAGS.batch_size // FLAGS.accumulation_steps)
+        seen_together = FLAGS.batch_size // FLAGS.accumulation_steps  # by batch norm, undivided
+        strategy = share_cores(cores, FLAGS.replicas or most_replicas(cores, seen_together))
         replicas = strategy.num_replicas_in_sync
         common.log.info(
             "Trains on %d CPU core%s%s.",

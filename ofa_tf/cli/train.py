@@ -19,14 +19,6 @@ from ofa_tf.quiet import import_tensorflow
 
 FLAGS = flags.FLAGS
 
-# What the schedule growing does, and the others only where their flags say so.
-_GROWING = {
-    "low_resolution_first": True,
-    "small_subnets_first": True,
-    "coupling": 0.5,
-    "zero_last_gamma": True,
-}
-
 
 def define_flags() -> None:
     flags.DEFINE_string(
@@ -178,7 +170,7 @@ def _trainer(space, data, recipe, workdir, strategy):
 
 def _recipe(space):
     """The recipe that FLAGS describe, checked."""
-    from ofa_tf.training.phases import GROWING, SANDWICH, SCHEDULES, Phase
+    from ofa_tf.training.phases import GROWING, GROWTH, SANDWICH, SCHEDULES, Phase
     from ofa_tf.training.recipe import Recipe
 
     schedule = FLAGS.schedule or _schedule_of(FLAGS.phases or [GROWING])
@@ -204,9 +196,9 @@ def _recipe(space):
     settings = recipe_flags.recipe_settings(FLAGS.flip)
     if FLAGS.clip_norm is None and sandwich:
         settings["clip_norm"] = 1.0
-    for flag, default in _GROWING.items():
-        given = getattr(FLAGS, flag)
-        settings[flag] = (default if growing else type(default)()) if given is None else given
+    if growing:
+        settings |= GROWTH
+    settings |= {name: FLAGS[name].value for name in GROWTH if FLAGS[name].value is not None}
     return Recipe(
         phases=tuple(Phase(*column) for column in columns),
         # Checked to be of the space.

@@ -35,6 +35,13 @@ SCHEDULES = {
     SANDWICH: (SANDWICH,),
     SINGLE: (SINGLE,),
 }
+# What the schedule growing does, as fields of a recipe; the others only where they are asked to.
+GROWTH = {
+    "low_resolution_first": True,
+    "small_subnets_first": True,
+    "coupling": 0.5,
+    "zero_last_gamma": True,
+}
 
 # A step is saved and interrupted as a whole, so it should not take minutes.
 MAX_SUBNETS_PER_STEP = 64

@@ -11,6 +11,7 @@ from ofa_tf.spaces import Arch
 from ofa_tf.training.phases import (
     ALONE,
     GROWING,
+    GROWTH,
     OF_ONE_SUBNET,
     PHASE_NAMES,
     SINGLE,
@@ -21,14 +22,8 @@ from ofa_tf.training.phases import (
 KD_LOSSES = ("cross_entropy", "mse")
 PRECISIONS = ("float32", "bfloat16", "float16")
 
-# Fields that the first recipes lacked, and what was done.
-_BEFORE = {
-    "sort_channels": True,
-    "low_resolution_first": False,
-    "small_subnets_first": False,
-    "coupling": 0.0,
-    "zero_last_gamma": False,
-}
+# Fields that the first recipes lacked; their defaults are what was done.
+_ADDED = ("sort_channels", *GROWTH)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,9 +149,9 @@ class Recipe:
         """
         settings = dataclasses.asdict(self)
         del settings["arch"]
-        for field, before in _BEFORE.items():
-            if settings[field] == before:
-                del settings[field]
+        for field in dataclasses.fields(self):
+            if field.name in _ADDED and settings[field.name] == field.default:
+                del settings[field.name]
         return settings | ({"arch": self.arch.to_dict()} if self.arch else {})
 
 

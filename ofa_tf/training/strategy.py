@@ -42,19 +42,17 @@ def make_strategy(name: str, tpu: str = "") -> tf.distribute.Strategy:
     raise UsageError(f"There is no strategy {name!r}; known: {', '.join(STRATEGIES)}.")
 
 
-def share_cores(cores: int, batch_size: int) -> tf.distribute.Strategy:
+def share_cores(cores: int, replicas: int) -> tf.distribute.Strategy:
     """Makes replicas on CPU cores; before anything else touches TensorFlow's devices.
 
-    Small images leave cores idle where all of them work on one operation at a time; each on images
-    of its own, they are as fast or faster (benchmarks/README.md).
+    Small images leave cores idle where all of them work on one operation at a time.
 
     Args:
         cores: that train.
-        batch_size: images that batch norm may see together, shared out to the replicas.
+        replicas: that share a batch.
     """
-    replicas = most_replicas(cores, batch_size)
     try:
-        tf.config.threading.set_intra_op_parallelism_threads(cores // replicas)
+        tf.config.threading.set_intra_op_parallelism_threads(max(1, cores // replicas))
         tf.config.threading.set_inter_op_parallelism_threads(cores)
         cpu, *_ = tf.config.list_physical_devices("CPU")
         devices = [tf.config.LogicalDeviceConfiguration()] * replicas

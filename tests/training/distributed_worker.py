@@ -34,7 +34,7 @@ def main(
     name: str, phase: str, data_dir: str, init: str, workdir: str, accumulation_steps: str
 ) -> None:
     if name == "cores":
-        strategy = share_cores(2, 64)
+        strategy = share_cores(2, 2)
     else:
         # As many as each of the two replicas has: the threads of an operation share out its sums.
         tf.config.threading.set_intra_op_parallelism_threads(1)
