@@ -113,7 +113,7 @@ def _of_training(plan: Plan, run: Run, cost: Cost) -> dict[str, str | int | floa
 @functools.cache
 def _evaluator(job: Workdir) -> SubnetEvaluator:
     """Of the test images; its weights are replaced by those of each task."""
-    share_cores(1, batch_size=1)  # as trainings do, which go on meanwhile
+    share_cores(1, 1)  # as trainings do, which go on meanwhile
     return Job(job).evaluator("test")
 
 
