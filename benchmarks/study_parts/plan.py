@@ -20,15 +20,16 @@ from ofa_tf.spaces import Arch, SearchSpace, get_space
 from ofa_tf.training.curriculum import Curriculum, Work
 from ofa_tf.training.phases import FINETUNE, GROWING, GROWTH, SINGLE, Phase
 from ofa_tf.training.recipe import Recipe
-from study_parts.results import ARCHS, HOUR
+from study_parts.results import ARCHS, HOUR, SHORT
 
 NUM_CLASSES = 10
 
 _RATE, _CROPS = 0.18, 0.65  # for 64 images; the least share of the image
 _WARMUP = 0.02  # of the epochs
 _STEPS_PER_EPOCH = 316  # of the 40,500 images: what a cost is counted for
-# What each part is left out by.
+# What each part is left out by; the first is what the others are compared with.
 _LEFT_OUT = {
+    SHORT: {},
     "no-low-resolution": {"low_resolution_first": False},
     "no-small-subnets": {"small_subnets_first": False},
     "no-coupling": {"coupling": 0.0},
@@ -81,6 +82,7 @@ class Plan:
         epochs: of the schedule that grows: a quarter of an hour on a core with AVX-512.
         hour_epochs: of the same, for an hour.
         shares: an arch alone is trained at the cost of the hour, over each of these.
+        part_share: a training without a part costs this share of the quarter of an hour.
         batch_size: images a step.
         calibration_images: for batch norm.
         eval_flags: of trainings: how much they evaluate meanwhile.
@@ -97,6 +99,7 @@ class Plan:
     epochs: float = 30
     hour_epochs: float = 105
     shares: tuple[int, ...] = (4, 10, 40)
+    part_share: float = 1 / 3
     batch_size: int = 128
     calibration_images: int = 2000
     eval_flags: tuple[str, ...] = ("--eval_images=500", "--eval_epochs=100")
@@ -162,7 +165,8 @@ class Plan:
         for name, changes in _LEFT_OUT.items():
             settings = {"rate": _RATE} | GROWTH | changes
             phase = Phase(GROWING, self.epochs, settings.pop("rate"))
-            found.append(Training(name, "part", self._recipe([phase], quarter, **settings)))
+            recipe = self._recipe([phase], self.part_share * quarter, **settings)
+            found.append(Training(name, "part", recipe))
         return tuple(found)
 
     def chosen(self, patterns: Sequence[str]) -> list[Training]:

@@ -14,6 +14,7 @@ from ofa_tf.files import read_json
 
 Row = dict[str, str]
 HOUR = "growing-hour"  # the supernet that is searched and fine-tuned
+SHORT = "growing-short"  # what trainings without a part are compared with
 ARCHS = tuple(f"arch{number}" for number in range(1, 6))  # from the smallest to the largest
 
 

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from study_parts.results import ARCHS, HOUR, Results, Row
+from study_parts.results import ARCHS, HOUR, SHORT, Results, Row
 
 # As the tables say it.
 TITLES = {
@@ -15,6 +15,7 @@ TITLES = {
     "open": "all open from the start",
     "progressive": "progressive shrinking",
     HOUR: "growing, for an hour",
+    SHORT: "nothing",
     "no-low-resolution": "low resolution first",
     "no-small-subnets": "small subnets first",
     "no-coupling": "coupled choices",
@@ -80,13 +81,12 @@ def _side_by_side(columns: Iterable[Sequence[float]]) -> list[str]:
 
 def left_out(results: Results) -> str:
     """The mean of the corner subnets where a part of the schedule was left out."""
-    base = results.of_corners("growing")
-    rows = [("nothing", ", ".join(map(_percent, base)), "", *_spent(results, "growing"))]
+    base, rows = results.of_corners(SHORT), []
     for name in results.names("part"):
         means = results.of_corners(name)
-        # Growing with as many seeds.
+        # As many seeds of both.
         change = statistics.mean(means) - statistics.mean(base[: len(means)])
-        cells = (", ".join(map(_percent, means)), f"{100 * change:+.1f}")
+        cells = (", ".join(map(_percent, means)), "" if name == SHORT else f"{100 * change:+.1f}")
         rows.append((TITLES[name], *cells, *_spent(results, name)))
     return table(("left out", "mean of the corners, each seed", "difference", *_SPENT), rows)
 
@@ -269,7 +269,7 @@ def _has_costs(results: Results) -> bool:
 _PARETO = "Accuracy against measured latency of searched, random and uniform subnets"
 SECTIONS = {
     "schedules": Section(schedules, _has_growing, "Accuracy of the corner subnets by schedule"),
-    "left out": Section(left_out, _has_growing),
+    "left out": Section(left_out, lambda results: bool(results.seeds(SHORT))),
     "recalibration": Section(recalibration, _has_growing),
     "alone": Section(alone, lambda results: bool(results.of_archs(HOUR))),
     "cost": Section(cost, _has_costs, "Accuracy for as much CPU time against number of budgets"),

@@ -20,7 +20,7 @@ from PIL import Image
 from records import read_csv, write_csv
 from study_parts import accuracies, pictures, searching, tables, trainings
 from study_parts.plan import FULL, NUM_CLASSES, QUICK
-from study_parts.results import ARCHS, HOUR, Costs, Results
+from study_parts.results import ARCHS, HOUR, SHORT, Costs, Results
 from study_parts.trainings import costs, runs_in
 
 from ofa_tf.errors import FailureError, UsageError
@@ -62,8 +62,10 @@ def test_what_is_compared_costs_the_same():
     }
     base = flops["growing"]
     assert 1e13 < base < 3e13
-    for name in (*QUARTER, *PARTS):
+    for name in QUARTER:
         assert 0.95 < flops[name] / base < 1.25, name
+    for name in (SHORT, *PARTS):
+        assert 0.95 < 3 * flops[name] / base < 1.25, name
     assert flops[HOUR] / base == pytest.approx(105 / 30, rel=0.001)
     for share, arch in itertools.product((4, 10, 40), ARCHS):
         assert 0.9 < share * flops[f"alone{share}-{arch}"] / flops[HOUR] < 1.25
@@ -72,7 +74,7 @@ def test_what_is_compared_costs_the_same():
 
 
 def test_parts_differ_from_growing_in_one_thing():
-    growing = named("growing").recipe
+    growing = named(SHORT).recipe
     for name in PARTS:
         recipe = named(name).recipe
         changes = {
@@ -100,9 +102,9 @@ def test_the_order_and_the_seeds_of_the_trainings(tmp_path):
     alone = [name for name, _ in runs[4:19]]
     assert alone == [f"alone{share}-{arch}" for share in (4, 10, 40) for arch in ARCHS]
     assert [name for name, _ in runs[19:24]] == [f"finetuned-{arch}" for arch in ARCHS]
-    assert runs[24:30] == [(name, 0) for name in PARTS]
-    assert sorted(runs[30:]) == sorted(
-        [(name, 1) for name in (*QUARTER, HOUR, *PARTS)] + [(name, 2) for name in QUARTER]
+    assert runs[24:31] == [(name, 0) for name in (SHORT, *PARTS)]
+    assert sorted(runs[31:]) == sorted(
+        [(name, 1) for name in (*QUARTER, HOUR, SHORT, *PARTS)] + [(name, 2) for name in QUARTER]
     )
 
 
@@ -110,7 +112,7 @@ def test_the_order_and_the_seeds_of_the_trainings(tmp_path):
     ("flags", "names"),
     [
         (["--seeds=1", "--trainings=growing,open"], ["growing-0", "open-0"]),
-        (["--trainings=growing-*"], ["growing-hour-0", "growing-hour-1"]),
+        (["--trainings=growing-h*"], ["growing-hour-0", "growing-hour-1"]),
         (
             ["--seeds=9", "--trainings=open,finetuned-arch1"],
             ["finetuned-arch1-0", "open-0", "open-1", "open-2"],
@@ -276,11 +278,14 @@ def folder(tmp_path):
             for arch in ARCHS
         ),
         *(_trained(f"finetuned-{arch}", "finetuned", 0, 60, start=HOUR) for arch in ARCHS),
+        _trained(SHORT, "part", 0, 600),
+        _trained(SHORT, "part", 1, 660),
         _trained("no-coupling", "part", 0, 630),
         _trained("small-crops", "part", 0, 630),
         _trained("small-crops", "part", 1, 630),
     ]
     corners = (("growing", 0, 0.7), ("growing", 1, 0.71), ("open", 0, 0.68))
+    corners += ((SHORT, 0, 0.7), (SHORT, 1, 0.71))
     corners += (("progressive", 0, 0.65), (HOUR, 0, 0.8), ("no-coupling", 0, 0.69))
     corners += (("small-crops", 0, 0.66), ("small-crops", 1, 0.68))
     accuracies = [
