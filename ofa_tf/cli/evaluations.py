@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 from absl import flags
@@ -11,6 +12,7 @@ from absl import flags
 from ofa_tf.errors import FailureError, UsageError
 from ofa_tf.files import read_json
 from ofa_tf.job import Job
+from ofa_tf.quiet import import_tensorflow
 from ofa_tf.search.rows import first_row
 from ofa_tf.workdir import Workdir
 
@@ -22,6 +24,16 @@ _NO_FLAGS = {
     "weights": "the supernet has other weights since",
     "images": "its images are others since (put them back as they were)",
 }
+
+
+@contextlib.contextmanager
+def on_every_core() -> Iterator[None]:
+    """Around whatever makes a supernet and evaluates many of its subnets."""
+    import_tensorflow()
+    from ofa_tf.training.strategy import every_core
+
+    with every_core().scope():
+        yield
 
 
 def adopt(workdir: Workdir, names: tuple[str, ...]) -> None:

@@ -166,13 +166,12 @@ def _evaluated(job: Job, worker: int = 0, num_workers: int = 1) -> tuple[list[Ar
     def evaluator():
         return job.evaluator("validation", FLAGS.arch_images)
 
-    import_tensorflow()
-    fingerprint = f"{job.fingerprint}-{FLAGS.arch_images}"
-    evaluations.check_same(
-        job.workdir.accuracy_rows, seed=FLAGS.predictor_seed, fingerprint=fingerprint
-    )
     bar, update = common.progress_bar(desc="evaluate archs", unit="arch")
-    with bar:
+    with evaluations.on_every_core(), bar:
+        fingerprint = f"{job.fingerprint}-{FLAGS.arch_images}"
+        evaluations.check_same(
+            job.workdir.accuracy_rows, seed=FLAGS.predictor_seed, fingerprint=fingerprint
+        )
         return collect_accuracies(
             job.space,
             lambda arch: evaluator().accuracy(arch),

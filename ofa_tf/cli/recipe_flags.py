@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
@@ -148,6 +147,7 @@ def start_strategy() -> tf.distribute.Strategy:
     import tensorflow as tf
 
     from ofa_tf.training.strategy import (
+        available_cores,
         make_strategy,
         most_replicas,
         share_cores,
@@ -163,7 +163,7 @@ def start_strategy() -> tf.distribute.Strategy:
     if FLAGS.deterministic:
         tf.config.experimental.enable_op_determinism()
     if one_device and not tf.config.list_physical_devices("GPU"):
-        cores = FLAGS.cores or _available_cores()
+        cores = FLAGS.cores or available_cores()
         seen_together = FLAGS.batch_size // FLAGS.accumulation_steps  # by batch norm, undivided
         strategy = share_cores(cores, FLAGS.replicas or most_replicas(cores, seen_together))
         replicas = strategy.num_replicas_in_sync
@@ -177,10 +177,3 @@ def start_strategy() -> tf.distribute.Strategy:
         strategy = make_strategy(FLAGS.strategy, FLAGS.tpu)
     skip_graph_optimizer()
     return strategy
-
-
-def _available_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

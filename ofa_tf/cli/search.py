@@ -198,10 +198,10 @@ def _evaluated(inputs: Inputs, results: list[SearchResult]) -> dict[Arch, float]
     from ofa_tf.search.ranking import evaluate_archs
 
     job = inputs.job
-    evaluations.check_same(job.workdir.evaluated_rows, fingerprint=job.fingerprint)
-    images = job.data.num_validation
     bar, update = common.progress_bar(desc="evaluate candidates", unit="arch")
-    with bar:
+    with evaluations.on_every_core(), bar:
+        evaluations.check_same(job.workdir.evaluated_rows, fingerprint=job.fingerprint)
+        images = job.data.num_validation
         return evaluate_archs(
             (candidate.arch for result in results for candidate in result.candidates),
             job.evaluator("validation", FLAGS.rank_images).accuracy,

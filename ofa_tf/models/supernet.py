@@ -235,12 +235,26 @@ class Supernet(keras.Model):
     @contextlib.contextmanager
     def kept_statistics(self) -> Iterator[None]:
         """Puts the moving statistics of batch norm back as they were on leaving the block."""
-        kept = [variable.numpy() for variable in self.non_trainable_variables]
+        kept = self._read_statistics()
         try:
             yield
         finally:
-            for variable, value in zip(self.non_trainable_variables, kept, strict=True):
-                variable.assign(value)
+            self._write_statistics(kept)
+
+    def average_statistics(self) -> None:
+        """Gives each replica of a tf.distribute strategy the mean of all replicas' statistics."""
+        self._write_statistics(self._read_statistics())
+
+    # Graphs, since a hundred reads by themselves take longer than to evaluate a small subnet.
+
+    @tf.function(autograph=False)
+    def _read_statistics(self):
+        return [tf.identity(variable.value) for variable in self.non_trainable_variables]
+
+    @tf.function(autograph=False)
+    def _write_statistics(self, values):
+        for variable, value in zip(self.non_trainable_variables, values, strict=True):
+            variable.assign(value)
 
     def subnet(self, arch: Arch | dict | str, **options) -> keras.Model:
         """The subnet as a plain Keras model with the weights and statistics of this moment.

@@ -84,7 +84,7 @@ class SubnetEvaluator:
             for index, batch in enumerate(rounds):
                 self._calibrate(batch, sizes, float(index > 0))
             if self.strategy.num_replicas_in_sync > 1:
-                self._average_statistics()
+                self.supernet.average_statistics()
             yield
 
     def accuracy(self, arch: Arch) -> float:
@@ -163,11 +163,6 @@ class SubnetEvaluator:
             self.supernet(images, sizes, bn_update=(keep, scale * counts))
 
         self.strategy.run(add, args=batch)
-
-    def _average_statistics(self) -> None:
-        """Gives each replica, which has its own share so far, the mean over all batches."""
-        for variable in self.supernet.non_trainable_variables:
-            variable.assign(variable.numpy())
 
     def _count_on_all(self, batch, sizes):
         """Images of a round that are classified correctly, over all replicas."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 
@@ -12,6 +14,7 @@ from ofa_tf.errors import FailureError, UsageError
 
 STRATEGIES = ("one_device", "mirrored", "multi_worker", "tpu")
 _LEAST_IMAGES = 32  # of a replica: from fewer, batch statistics are poor
+_MOST_EVALUATING = 8  # replicas: each takes memory, and time to trace
 
 
 def make_strategy(name: str, tpu: str = "") -> tf.distribute.Strategy:
@@ -47,9 +50,12 @@ def share_cores(cores: int, replicas: int) -> tf.distribute.Strategy:
 
     Small images leave cores idle where all of them work on one operation at a time.
 
+    Where TensorFlow's devices were set up already in this process, there are no more replicas than
+    that made.
+
     Args:
-        cores: that train.
-        replicas: that share a batch.
+        cores: that are used.
+        replicas: that share them, and a batch.
     """
     try:
         tf.config.threading.set_intra_op_parallelism_threads(max(1, cores // replicas))
@@ -58,7 +64,7 @@ def share_cores(cores: int, replicas: int) -> tf.distribute.Strategy:
         devices = [tf.config.LogicalDeviceConfiguration()] * replicas
         tf.config.set_logical_device_configuration(cpu, devices)
     except RuntimeError:  # TensorFlow's devices are set up in this process already
-        replicas = 1
+        replicas = min(replicas, len(tf.config.list_logical_devices("CPU")))
     if replicas == 1:
         return tf.distribute.get_strategy()
     return tf.distribute.MirroredStrategy([f"CPU:{index}" for index in range(replicas)])
@@ -68,6 +74,25 @@ def most_replicas(cores: int, batch_size: int) -> int:
     """How many replicas can share a batch equally, each with enough images for batch norm."""
     most = max(1, min(cores, batch_size // _LEAST_IMAGES))
     return max(count for count in range(1, most + 1) if batch_size % count == 0)
+
+
+@functools.cache
+def every_core() -> tf.distribute.Strategy:
+    """Makes replicas that evaluate many subnets: on all CPU cores, or the GPU where there is one.
+
+    Before anything else touches TensorFlow's devices.
+    """
+    if tf.config.list_physical_devices("GPU"):
+        return tf.distribute.get_strategy()
+    cores = available_cores()
+    return share_cores(cores, min(cores, _MOST_EVALUATING))
+
+
+def available_cores() -> int:
+    """CPU cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _multi_worker() -> tf.distribute.Strategy:

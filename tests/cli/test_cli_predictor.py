@@ -6,11 +6,12 @@ import json
 
 import numpy as np
 import pytest
-from cli_helpers import assert_one_message, run
+from cli_helpers import assert_one_message, finish, run, start
 from test_cli_bad_input import write_latency_table
 
 from ofa_tf.job import load_job
 from ofa_tf.search import AccuracyPredictor, collect_accuracies
+from ofa_tf.spaces import Arch
 
 IMAGES = 8
 RESULTS = ("accuracy_predictor.npz", "accuracy_report.json", "pictures/accuracy_predictor.png")
@@ -51,6 +52,19 @@ def test_two_workers_and_one_that_fits(job):
     assert all((job / name).exists() for name in RESULTS)
     assert {path.name: path.read_bytes() for path in job.glob("accuracy_rows*")} == rows
     assert "The accuracy predictor is weak: only 10 archs were evaluated" in ended.err
+
+
+@pytest.mark.slow
+def test_on_all_cores_accuracies_are_those_of_one(job):
+    command = start("predictor", f"--workdir={job}", "--num_archs=12", "--num_workers=2")
+    ended = finish(command)
+    assert ended.code == 0, ended.err
+    lines = (job / "accuracy_rows.jsonl").read_text().splitlines()
+    rows = list(map(json.loads, lines))
+    evaluator = load_job(job).evaluator("validation")
+    expected = [evaluator.accuracy(Arch.from_dict(row["arch"])) for row in rows]
+    assert [row["accuracy"] for row in rows] == pytest.approx(expected)
+    assert len(set(expected)) > 1
 
 
 @pytest.mark.slow
