@@ -25,11 +25,11 @@ from ofa_tf.training.step import StepResult
 from ofa_tf.training.trainer import RunSettings, Trainer
 from ofa_tf.workdir import Workdir
 
-ARCH = TINY.arch({"ks": [3, 5, 7, 3, 5, 7], "e": [2, 3, 4, 2, 3, 4], "d": [1, 2, 1], "r": 28})
+ARCH = TINY.arch({"ks": [5, 7], "e": [2, 4], "d": [1], "r": 28})
 RECIPE = recipe(Phase("finetune", 2, 0.02), resolutions=(28,), arch=ARCH, ema_decay=0.5)
 STEPS = 18  # two epochs of 144 images in batches of 16
 JOB = {
-    "space": "ofa_mbv3_tiny",
+    "space": TINY.name,
     "data": None,
     "class_names": CLASSES,
     "eval_crop": 1.0,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
-from training_helpers import TINY
 
+from ofa_tf.spaces import get_space
 from ofa_tf.training.distillation import smooth_labels, subnet_loss
 from ofa_tf.training.phases import PHASE_NAMES, Phase
 from ofa_tf.training.sampler import step_archs
+
+TINY = get_space("ofa_mbv3_tiny")
 
 
 def log_softmax(logits):

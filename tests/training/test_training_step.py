@@ -121,7 +121,7 @@ def assert_moved_by(supernet, before, gradients) -> None:
     """A shared scale for all: a weight whose true gradient is zero has rounding only."""
     scale = max(np.abs(gradient).max() for gradient in gradients)
     assert scale > 1e-2
-    assert sum(np.abs(gradient).max() > 1e-3 * scale for gradient in gradients) > 30
+    assert sum(np.abs(gradient).max() > 1e-3 * scale for gradient in gradients) > 20
     trainable = supernet.trainable_variables
     for variable, old, gradient in zip(trainable, before, gradients, strict=True):
         moved = old - variable.numpy()
