@@ -35,11 +35,10 @@ from ofa_tf.report import file_table, text_table
 from ofa_tf.report.page import read_report, render
 from ofa_tf.report.results import MeasuredSo, result_rows
 from ofa_tf.search import EvolutionOracle, LatencyTable, SubnetTuner
-from ofa_tf.search.accuracy_rows import collect_accuracies
+from ofa_tf.search.accuracy_rows import collect_accuracies, evaluate_archs
 from ofa_tf.search.accuracy_tuning import _tuner as make_fit_tuner
 from ofa_tf.search.latency import distinct_blocks
 from ofa_tf.search.latency_measuring import measure_all
-from ofa_tf.search.ranking import evaluate_archs
 from ofa_tf.search.rows import RowFile
 from ofa_tf.spaces.blueprint import GlobalPool
 from ofa_tf.training import checkpoints, finetuning

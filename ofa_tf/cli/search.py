@@ -114,7 +114,7 @@ def _settings(inputs: Inputs) -> dict[str, Any]:
 def _subnets(inputs: Inputs, accuracy: AccuracyPredictor) -> list[dict[str, Any]]:
     """A row of search.json for each scenario."""
     from ofa_tf.search import evolve_many
-    from ofa_tf.search.ranking import ranked
+    from ofa_tf.search.accuracy_rows import ranked
 
     scenarios = inputs.scenarios or _spread_budgets(inputs, accuracy)
     bar, update = common.progress_bar(desc="search", unit="generation")
@@ -195,7 +195,7 @@ def _tell(row: dict[str, Any]) -> None:
 
 def _evaluated(inputs: Inputs, results: list[SearchResult]) -> dict[Arch, float]:
     """Accuracies of all candidates from the supernet; each is evaluated once, for good."""
-    from ofa_tf.search.ranking import evaluate_archs
+    from ofa_tf.search.accuracy_rows import evaluate_archs
 
     job = inputs.job
     bar, update = common.progress_bar(desc="evaluate candidates", unit="arch")

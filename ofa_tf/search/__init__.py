@@ -15,15 +15,14 @@ from ofa_tf.search.evolution import (
     evolve,
     evolve_many,
 )
+from ofa_tf.search.front import pareto_front, predicted_front
 from ofa_tf.search.latency import LatencyTable
 from ofa_tf.search.latency_building import build_latency_table
 from ofa_tf.search.measures import block_measure
-from ofa_tf.search.pareto import pareto_front, predicted_front
 from ofa_tf.search.scenarios import Scenario, read_scenarios
 
 if TYPE_CHECKING:
-    from ofa_tf.search.tuner import SubnetTuner
-    from ofa_tf.search.tuner_oracle import EvolutionOracle
+    from ofa_tf.search.tuner import EvolutionOracle, SubnetTuner
 
 __all__ = [
     "AccuracyPredictor",
@@ -46,7 +45,7 @@ __all__ = [
 
 # Importing keras-tuner imports TensorFlow, so what needs it is loaded when it is first asked for.
 _LOADED_LATER = {
-    "EvolutionOracle": "ofa_tf.search.tuner_oracle",
+    "EvolutionOracle": "ofa_tf.search.tuner",
     "SubnetTuner": "ofa_tf.search.tuner",
 }
 

@@ -20,7 +20,7 @@ from ofa_tf.errors import FailureError, UsageError
 from ofa_tf.files import no_pattern
 from ofa_tf.search.accuracy import AccuracyPredictor
 from ofa_tf.search.accuracy_fitting import ENOUGH, split
-from ofa_tf.search.tuner_files import damage_told
+from ofa_tf.search.tuner import damage_told
 from ofa_tf.spaces import Arch, SearchSpace
 
 _VALIDATION = 0.25  # of the archs that are fitted on, in each of several splits

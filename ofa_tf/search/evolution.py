@@ -9,11 +9,15 @@ import numpy as np
 
 from ofa_tf.errors import UsageError
 from ofa_tf.search.budgets import Budgets, Measure, check_reachable
-from ofa_tf.search.codes import distinct
-from ofa_tf.search.diversity import diverse
-from ofa_tf.search.first_generation import first_generation
-from ofa_tf.search.neighbors import Neighborhood
-from ofa_tf.search.population import Evaluated, Populations, Predictor, Ranking, evaluate
+from ofa_tf.search.codes import Neighborhood, distinct
+from ofa_tf.search.population import (
+    Evaluated,
+    Populations,
+    Predictor,
+    Ranking,
+    evaluate,
+    first_generation,
+)
 from ofa_tf.spaces import Arch, SearchSpace
 
 __all__ = [
@@ -301,3 +305,34 @@ def _result(
         for arch, value, measured in rows
     )
     return SearchResult(**vars(candidates[0]), generations=generations, candidates=candidates)
+
+
+_DIFFERENCES = 3  # choices in which candidates should differ at least
+
+
+def diverse(space: SearchSpace, codes: np.ndarray, count: int) -> np.ndarray:
+    """Chooses archs that differ from each other in three choices or more, best first.
+
+    A block's kernel and expand ratio, with whether it runs, are one choice; so is each width and
+    the resolution. Where too few archs differ so much, two and then one choice will do.
+
+    Args:
+        space: the space of the codes.
+        codes: (n, code length), the best first; some may be equal.
+        count: at most so many.
+
+    Returns: indices, ascending, the first code's among them.
+    """
+    columns = space.columns
+    kernels, expands = codes[:, columns["kernel"]], codes[:, columns["expand"]]
+    blocks = (kernels + 1) * (max(space.num_choices) + 1) + expands
+    lone = [stage for stage, positions in enumerate(space.stage_positions) if not positions]
+    rest = codes[:, columns["width"].start :]
+    choices = np.concatenate([blocks, codes[:, lone], rest], axis=1)
+    # How many choices lie between each arch and the nearest of those that were chosen.
+    chosen, nearest = [0], (choices != choices[0]).sum(axis=1)
+    for needed in range(_DIFFERENCES, 0, -1):
+        while len(chosen) < count and (nearest >= needed).any():
+            chosen.append(int(np.argmax(nearest >= needed)))
+            nearest = np.minimum(nearest, (choices != choices[chosen[-1]]).sum(axis=1))
+    return np.sort(chosen)

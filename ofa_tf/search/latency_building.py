@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from ofa_tf.errors import UsageError
-from ofa_tf.search.latency import LatencyTable, distinct_blocks
-from ofa_tf.search.latency_correction import fit_correction, relative_errors
+from ofa_tf.search.codes import ArchSampler
+from ofa_tf.search.latency import LatencyTable, distinct_blocks, fit_correction, relative_errors
 from ofa_tf.search.latency_measuring import (
     Measure,
     convert_all,
@@ -25,7 +25,6 @@ from ofa_tf.search.latency_measuring import (
     round_latencies,
 )
 from ofa_tf.search.rows import RowFile
-from ofa_tf.search.sampling import ArchSampler
 from ofa_tf.spaces import Arch, Blueprint, SearchSpace
 from ofa_tf.spaces.blueprint import Block, GlobalPool
 

@@ -12,7 +12,7 @@ from search_helpers import HIGH, LOW, MIDDLE, SMALL, TINY, made_up_accuracy
 from ofa_tf.errors import UsageError
 from ofa_tf.search import AccuracyPredictor
 from ofa_tf.search.accuracy_fitting import fit_linear, split
-from ofa_tf.search.sampling import ArchSampler
+from ofa_tf.search.codes import ArchSampler
 from ofa_tf.spaces import get_space
 
 

@@ -13,8 +13,7 @@ from ofa_tf.errors import UsageError
 from ofa_tf.search import check_reachable, evolve, evolve_many
 from ofa_tf.search.budgets import Budgets
 from ofa_tf.search.evolution import SearchResult
-from ofa_tf.search.first_generation import first_generation
-from ofa_tf.search.population import Populations
+from ofa_tf.search.population import Populations, first_generation
 from ofa_tf.spaces import BlockCosts, get_space
 
 SPACES = ["ofa_mbv3_tiny", "ofa_mbv3_w1.0", "ofa_resnet50"]

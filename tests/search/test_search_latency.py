@@ -22,9 +22,8 @@ from search_helpers import (
 from mobile_bench.results import Verdict
 from ofa_tf.errors import UsageError
 from ofa_tf.search import LatencyTable, build_latency_table
-from ofa_tf.search.latency import distinct_blocks
+from ofa_tf.search.latency import GROUPINGS, distinct_blocks
 from ofa_tf.search.latency_building import _subnet_name
-from ofa_tf.search.latency_correction import GROUPINGS
 from ofa_tf.search.latency_measuring import measure_all
 from ofa_tf.search.rows import RowFile
 from ofa_tf.spaces import Arch, get_space

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from search_helpers import TINY
 
-from ofa_tf.search.latency_correction import GROUPINGS, fit_correction, relative_errors
+from ofa_tf.search.latency import GROUPINGS, fit_correction, relative_errors
 
 
 def block_ms(block, resolution: int) -> float:

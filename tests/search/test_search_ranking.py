@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ofa_tf.errors import UsageError
+from ofa_tf.search.accuracy_rows import evaluate_archs, ranked
 from ofa_tf.search.evolution import Candidate
-from ofa_tf.search.ranking import evaluate_archs, ranked
 from ofa_tf.spaces import get_space
 
 TINY = get_space("ofa_mbv3_tiny")

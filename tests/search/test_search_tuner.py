@@ -17,7 +17,8 @@ import pytest
 from search_helpers import RESNET, SMALL, TINY, all_codes, made_up_accuracy
 
 from ofa_tf.errors import FailureError, UsageError
-from ofa_tf.search import EvolutionOracle, SubnetTuner, tuner_oracle
+from ofa_tf.search import EvolutionOracle, SubnetTuner
+from ofa_tf.search import tuner as tuner_module
 from ofa_tf.spaces import BlockCosts, get_space
 
 FEW = {"max_trials": 12, "population_size": 5, "sample_size": 2}
@@ -110,13 +111,13 @@ def test_equal_seeds_give_equal_trials(tmp_path):
 
 
 def test_parents_are_the_best_of_the_trials_completed_last(tmp_path, monkeypatch):
-    parents, draw = [], tuner_oracle._FreshArchs.draw
+    parents, draw = [], tuner_module._FreshArchs.draw
 
     def watched(self, parent, *args):
         parents.append(parent)
         return draw(self, parent, *args)
 
-    monkeypatch.setattr(tuner_oracle._FreshArchs, "draw", watched)
+    monkeypatch.setattr(tuner_module._FreshArchs, "draw", watched)
     # The earlier the better: with as many competitors as there are, the oldest has offspring.
     ages = itertools.count()
     tuner = searched(tmp_path, evaluate=lambda arch: -next(ages), population_size=4, sample_size=4)
@@ -159,7 +160,7 @@ class Killed(BaseException):
 def test_a_search_that_is_killed_at_any_write_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
     settings = {"max_trials": 4, "population_size": 2}
     expected = archs_and_scores(searched(tmp_path / "whole", **settings))
-    write = tuner_oracle.write_bytes
+    write = tuner_module.write_bytes
     for number in itertools.count():
         written, evaluated = itertools.count(), []
 
@@ -172,12 +173,12 @@ def test_a_search_that_is_killed_at_any_write_goes_on_as_if_it_had_not_been(tmp_
             evaluated.append(arch)
             return evaluation(TINY)(arch)
 
-        monkeypatch.setattr(tuner_oracle, "write_bytes", write_or_die)
+        monkeypatch.setattr(tuner_module, "write_bytes", write_or_die)
         folder = tmp_path / str(number)
         try:
             searched(folder, evaluate=evaluate, **settings)
         except Killed:
-            monkeypatch.setattr(tuner_oracle, "write_bytes", write)
+            monkeypatch.setattr(tuner_module, "write_bytes", write)
             tuner = searched(folder, evaluate=evaluate, **settings)
         else:
             break

@@ -8,7 +8,7 @@ from search_helpers import RESNET, SMALL, all_codes, made_up_accuracy
 
 from ofa_tf.errors import UsageError
 from ofa_tf.search import evolve, pareto_front, predicted_front
-from ofa_tf.search.pareto import _survivors
+from ofa_tf.search.front import _survivors
 from ofa_tf.spaces import BlockCosts, get_space
 
 points = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=40)

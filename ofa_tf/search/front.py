@@ -8,10 +8,8 @@ import numpy as np
 
 from ofa_tf.errors import UsageError
 from ofa_tf.search.budgets import Budgets, Measure
-from ofa_tf.search.codes import distinct, keys, offspring
-from ofa_tf.search.first_generation import first_generation
-from ofa_tf.search.neighbors import Neighborhood
-from ofa_tf.search.population import Populations, Predictor
+from ofa_tf.search.codes import Neighborhood, distinct, keys, offspring
+from ofa_tf.search.population import Populations, Predictor, first_generation
 from ofa_tf.spaces import SearchSpace
 
 _POPULATION = 400
