@@ -11,20 +11,19 @@ import sys
 import numpy as np
 import tensorflow as tf
 from model_helpers import NUM_CLASSES, make_images
+from one_stage import TINY
 
 from ofa_tf.models import Supernet
-from ofa_tf.spaces import get_space
 
 
 def main(elastic: str) -> None:
     (cpu,) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    space = get_space("ofa_mbv3_tiny")
     with strategy.scope():
-        supernet = Supernet(space, NUM_CLASSES, elastic=elastic)
+        supernet = Supernet(TINY, NUM_CLASSES, elastic=elastic)
     images = tf.constant(make_images(24, 8, seed=0))
-    archs = tf.constant(np.stack([space.sizes(arch) for arch in (space.min(), space.max())]))
+    archs = tf.constant(np.stack([TINY.sizes(arch) for arch in (TINY.min(), TINY.max())]))
 
     def gradients(sizes):
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group

@@ -1,7 +1,8 @@
 """A folder of drawn shapes as data, and a tiny supernet; made once, for they take seconds."""
 
 import pytest
-from training_helpers import CLASSES, TINY, randomize, restore, values, write_shapes
+from one_stage import TINY
+from training_helpers import CLASSES, randomize, restore, values, write_shapes
 
 from ofa_tf.data import load_dataset
 from ofa_tf.models import Supernet

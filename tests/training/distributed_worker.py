@@ -9,7 +9,8 @@ import sys
 
 import keras
 import tensorflow as tf
-from training_helpers import PLAIN, TINY
+from one_stage import TINY
+from training_helpers import PLAIN
 
 from ofa_tf.data import load_dataset
 from ofa_tf.models import Supernet

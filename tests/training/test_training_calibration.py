@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
-from training_helpers import TINY, shared_evaluator, values
+from one_stage import TINY
+from training_helpers import shared_evaluator, values
 
 from ofa_tf.errors import UsageError
 from ofa_tf.training.calibration import SubnetEvaluator

@@ -6,7 +6,8 @@ import hypothesis
 import numpy as np
 import pytest
 from hypothesis import strategies as st
-from training_helpers import TINY, recipe
+from one_stage import TINY
+from training_helpers import recipe
 
 from ofa_tf.errors import UsageError
 from ofa_tf.spaces import get_space

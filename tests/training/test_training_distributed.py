@@ -12,7 +12,8 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from training_helpers import CLASSES, TINY, randomize, write_shapes
+from one_stage import TINY
+from training_helpers import CLASSES, randomize, write_shapes
 
 from ofa_tf.errors import FailureError
 from ofa_tf.models import Supernet

@@ -11,7 +11,8 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from training_helpers import CLASSES, TINY, recipe, values
+from one_stage import TINY
+from training_helpers import CLASSES, recipe, values
 
 from mobile_bench.signals import Interrupted
 from ofa_tf.errors import UsageError

@@ -7,7 +7,8 @@ import json
 
 import numpy as np
 import pytest
-from training_helpers import PLAIN, TINY, recipe
+from one_stage import TINY
+from training_helpers import PLAIN, recipe
 
 from ofa_tf.errors import UsageError
 from ofa_tf.spaces import get_space

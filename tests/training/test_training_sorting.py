@@ -7,7 +7,8 @@ import types
 
 import numpy as np
 import pytest
-from training_helpers import CLASSES, TINY, random_images, randomize, restore, values
+from one_stage import TINY
+from training_helpers import CLASSES, random_images, randomize, restore, values
 
 from ofa_tf.layers import BottleneckBlock
 from ofa_tf.models import Supernet

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
+from one_stage import TINY
 from tensorflow.python.framework import kernels  # nowhere public: what kernels there are
-from training_helpers import CLASSES, TINY, random_images, randomize, recipe, restore, values
+from training_helpers import CLASSES, random_images, randomize, recipe, restore, values
 
 from ofa_tf.layers import depthwise
 from ofa_tf.models import Supernet

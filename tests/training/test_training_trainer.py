@@ -13,8 +13,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from one_stage import TINY
 from test_training_metrics import rows, scalars
-from training_helpers import CLASSES, TINY, make_trainer, randomize, recipe, restore, values
+from training_helpers import CLASSES, make_trainer, randomize, recipe, restore, values
 
 from mobile_bench.signals import Interrupted
 from ofa_tf.errors import FailureError, UsageError

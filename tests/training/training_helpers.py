@@ -11,30 +11,12 @@ from PIL import Image, ImageDraw
 
 from ofa_tf.data import Augmentation
 from ofa_tf.models import Supernet
-from ofa_tf.spaces import SearchSpace
-from ofa_tf.spaces.mobilenet_v3 import HARD_SWISH, MobileNetV3
-from ofa_tf.spaces.stages import Stage
 from ofa_tf.training.calibration import SubnetEvaluator
 from ofa_tf.training.phases import Phase
 from ofa_tf.training.recipe import Recipe
 from ofa_tf.training.trainer import RunSettings, Trainer
 from ofa_tf.workdir import Workdir
 
-# Has all that training can meet, in one stage: a training step's graph takes seconds per block.
-TINY = SearchSpace(
-    "one_stage",
-    MobileNetV3(
-        stem_width=8,
-        stem_stride=2,
-        stages=(Stage(16, 2, HARD_SWISH, True, blocks=2),),
-        final_expand_width=48,
-        feature_mix_width=64,
-    ),
-    depths=(1, 2),
-    kernel_sizes=(3, 5, 7),
-    expand_ratios=(2, 3, 4),
-    resolutions=(24, 28, 32),
-)
 CLASSES = ("disk", "frame", "square", "stripes")
 PLAIN = Augmentation(crop_scale_min=0.6, brightness=0.0, saturation=0.0)
 
