@@ -182,9 +182,9 @@ FORMS = {
 }
 
 
+# The forms themselves are tested in tests/training; here, that their flags reach them.
 @pytest.mark.parametrize(
-    "form",
-    ["growing", "sandwich", "single", "float16", pytest.param("mask", marks=pytest.mark.slow)],
+    "form", [pytest.param(form, marks=[pytest.mark.slow] * (form != "growing")) for form in FORMS]
 )
 def test_every_form_of_training_trains(form, images, tmp_path):
     """A few steps leave finite weights that moved, and a job that others can go on with."""

@@ -158,6 +158,7 @@ def test_all_shapes_are_static(masked):
     assert not [t.name for t in tensors if not t.shape.is_fully_defined()]
 
 
+@pytest.mark.slow
 def test_xla_compiles_a_training_step_once(masked):
     plain, compiled = (Step(masked, 4, 24, **xla) for xla in ({}, {"jit_compile": True}))
 

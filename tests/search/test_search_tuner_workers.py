@@ -64,6 +64,7 @@ def processes(tmp_path):
     started.kill()
 
 
+@pytest.mark.slow
 def test_two_workers_and_a_chief_do_every_trial_once(processes, tmp_path, capsys):
     chief = processes.start("chief")
     steady, mortal = processes.start("steady"), processes.start("mortal")
