@@ -8,6 +8,9 @@ interruption), evaluates it on the test images, searches, measures, and writes d
 second makes the tables and the pictures of docs/RESULTS.md from that. A sitting may be a part:
 
     python benchmarks/study.py ... --only=train --trainings=growing,open --seeds=1
+
+What is trained to its end is not trained again: after a change of a recipe in study_runs.py, remove
+the folder of the training.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from ofa_tf.errors import FailureError, UsageError
 from ofa_tf.files import write_json
 from ofa_tf.quiet import import_tensorflow
 
-RESULTS = pathlib.Path(__file__).resolve().parents[1] / "docs" / "results"
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 PARTS = ("train", "evaluate", "search")
 _GRACE = 60.0  # seconds in which an interrupted training saves
 
@@ -67,8 +70,10 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data_dir", required=True, help="folder of CIFAR-10's images")
-    parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/study"))
-    parser.add_argument("--results", type=pathlib.Path, default=RESULTS, help="folder of the CSVs")
+    parser.add_argument("--workdir", type=pathlib.Path, help="[runs/study, or runs/study_quick]")
+    parser.add_argument(
+        "--results", type=pathlib.Path, help="[docs/results; with --quick WORKDIR/results]"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time, a core each")
     parser.add_argument("--seeds", type=int, default=max(SEEDS.values()), help="at most so many")
     parser.add_argument(
@@ -87,6 +92,9 @@ def _arguments() -> argparse.Namespace:
         if not fnmatch.filter(TRAININGS, pattern):
             parser.error(f"There is no training {pattern!r}; known: {', '.join(TRAININGS)}.")
     args.only = [args.only] if args.only else list(PARTS)
+    args.workdir = args.workdir or pathlib.Path("runs", "study_quick" if args.quick else "study")
+    own = args.workdir if args.quick else ROOT / "docs"
+    args.results = args.results or own / "results"
     return args
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from study_runs import NUM_CLASSES, Run
+from study_runs import NUM_CLASSES, Run, archs_of
 from tqdm import tqdm
 
 import mobile_bench
@@ -91,7 +91,7 @@ def tasks_of(run: Run) -> Iterator[Task]:
         yield Task(run, run.subnet, run.arch)
         return
     corners = corner_archs(run.plan.space, run.plan.space.resolutions[-1:])
-    archs = corners | (run.plan.archs() if run.kind != "part" else {})
+    archs = corners | (archs_of(run.plan.space) if run.kind != "part" else {})
     for name, arch in archs.items():
         yield Task(run, name, arch)
     if (run.name, run.seed) == ("growing", 0):

@@ -6,6 +6,7 @@ Trainings that are compared cost the same by a count of multiply-accumulates
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from typing import NamedTuple
 
@@ -65,6 +66,21 @@ TRAININGS: dict[str, tuple[str, list[float], str]] = {
 }
 
 
+@functools.cache
+def archs_of(space: SearchSpace) -> dict[str, Arch]:
+    """Five archs by name: four at equal distances in the logarithm of MACs, and the largest.
+
+    The four are of 400 random ones, drawn before anything is trained: no supernet has been asked
+    which it likes.
+    """
+    drawn = space.decode(space.sample_codes(400, np.random.default_rng(0)))
+    archs = [*drawn, space.min(), space.max()]
+    *macs, least, most = np.log([space.blueprint(arch, NUM_CLASSES).macs for arch in archs])
+    wanted = np.linspace(least, most, 6)[1:-1]
+    found = [*(drawn[np.argmin(abs(macs - value))] for value in wanted), space.max()]
+    return dict(zip(ARCHS, found, strict=True))
+
+
 class Plan(NamedTuple):
     """How much of everything the study does."""
 
@@ -80,21 +96,6 @@ class Plan(NamedTuple):
     attempts: int = 10  # at measuring a file, until its rounds agree
     rounds: int = 6
     seconds: float = 0.3  # of a round
-
-    def archs(self) -> dict[str, Arch]:
-        """Five archs by name: four at equal distances in the logarithm of MACs, and the largest.
-
-        The four are of 400 random ones, drawn before anything is trained: no supernet has been
-        asked which it likes.
-        """
-        drawn = self.space.decode(self.space.sample_codes(400, np.random.default_rng(0)))
-        archs = [*drawn, self.space.min(), self.space.max()]
-        *macs, least, most = np.log(
-            [self.space.blueprint(arch, NUM_CLASSES).macs for arch in archs]
-        )
-        wanted = np.linspace(least, most, 6)[1:-1]
-        found = [*(drawn[np.argmin(abs(macs - value))] for value in wanted), self.space.max()]
-        return dict(zip(ARCHS, found, strict=True))
 
     def runs(self, folder: pathlib.Path) -> list[Run]:
         """All of one seed before further seeds."""
@@ -138,7 +139,7 @@ class Run(NamedTuple):
 
     @property
     def arch(self) -> Arch | None:
-        return self.plan.archs()[self.subnet] if self.subnet else None
+        return archs_of(self.plan.space)[self.subnet] if self.subnet else None
 
     @property
     def is_finished(self) -> bool:
@@ -163,11 +164,12 @@ class Run(NamedTuple):
         _, epochs, own = TRAININGS[self.name]
         epochs = [round(self.plan.scale * each, 3) for each in epochs]
         warmup = [round(0.02 * epochs[0], 4), *(0.0 for _ in epochs[1:])]
-        flags = [self.plan.evaluate, "--cores=1", f"--workdir={self.job.path}"]
+        columns = {"epochs": epochs, "warmup_epochs": warmup}
+        flags = [f"--{name}={','.join(map(str, each))}" for name, each in columns.items()]
+        flags += [f"--workdir={self.job.path}", "--cores=1", *self.plan.evaluate.split()]
         if not self.origin:
-            flags += [f"--space={self.plan.space.name}", self.plan.train, _GROWING]
+            flags += [f"--space={self.plan.space.name}", *self.plan.train.split()]
+            flags += _GROWING.split()
         if not self.subnet:  # the corners at one resolution, to spend less time on them
             flags.append(f"--eval_resolutions={self.plan.space.resolutions[-1]}")
-        columns = {"epochs": epochs, "warmup_epochs": warmup}
-        flags += [f"--{name}={','.join(map(str, each))}" for name, each in columns.items()]
-        return " ".join([*flags, own]).split()
+        return [*flags, *own.split()]

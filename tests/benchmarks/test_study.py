@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from study_measurements import write_csv
 from study_results import Results
-from study_runs import ARCHS, HOUR, NUM_CLASSES, QUICK, SHORT, TRAININGS, Plan
+from study_runs import ARCHS, HOUR, NUM_CLASSES, QUICK, SHORT, TRAININGS, Plan, archs_of
 
 from ofa_tf.data import Augmentation
 from ofa_tf.errors import UsageError
@@ -80,7 +80,7 @@ def recipe_of(run):
 
 @pytest.mark.parametrize("plan", [FULL, QUICK], ids=["full", "quick"])
 def test_the_five_archs_lie_between_the_smallest_and_the_largest(plan):
-    archs = [plan.space.min(), *plan.archs().values()]
+    archs = [plan.space.min(), *archs_of(plan.space).values()]
     macs = [plan.space.blueprint(arch, NUM_CLASSES).macs for arch in archs]
     steps = [after / before for before, after in itertools.pairwise(macs)]
     assert min(steps) > 1.1
@@ -148,6 +148,10 @@ def test_flags_of_trainings_that_were_begun_before():
     )
     assert sorted(runs()["growing", 0].flags) == sorted(growing.split())
     assert sorted(runs()["finetuned-arch2", 0].flags) == sorted(tuned.split())
+
+
+def test_a_workdir_may_have_a_space_in_its_name():
+    assert "--workdir=a b/arms/open-0" in runs(folder=pathlib.Path("a b"))["open", 0].flags
 
 
 def test_the_order_and_the_seeds_of_the_trainings():
@@ -353,7 +357,7 @@ def test_what_was_evaluated_of_other_weights_does_not_count(tmp_path, monkeypatc
     (trained,) = read_csv(tmp_path / "results" / "trainings.csv")
     told = [trained[name] for name in ("training", "kind", "subnet", "start", "images")]
     assert told == ["alone10-arch2", "alone", "arch2", "", "320"]
-    macs = QUICK.space.blueprint(QUICK.archs()["arch2"], NUM_CLASSES).macs
+    macs = QUICK.space.blueprint(archs_of(QUICK.space)["arch2"], NUM_CLASSES).macs
     assert 0.3 < float(trained["pflops"]) * 1e15 / (6 * 320 * macs) < 1  # low resolution first
 
 
