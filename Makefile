@@ -25,7 +25,7 @@ help:
 	@echo "make test-slow   run the tests that take minutes"
 	@echo "make test-reference  compare with the PyTorch reference, which it installs into .venv"
 	@echo "make bench       measure side by side with the PyTorch reference (20 minutes); takes"
-	@echo "                 ONLY=train_step,search  PUBLISHED=DIR  ARGS='--quick --again'"
+	@echo "                 ONLY=train_step,search  PUBLISHED=DIR  ARGS=--quick"
 	@echo "make lint        check style and format with ruff"
 	@echo "make venv        only make .venv, which the others do by themselves (about two minutes)"
 	@echo "make clean       remove .venv and the caches; runs/ is kept"

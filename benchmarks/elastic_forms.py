@@ -26,7 +26,13 @@ _FORMS = {
 
 
 def main() -> None:
-    args = _arguments()
+    parser = records.parser(__doc__)
+    parser.add_argument("--space", default="ofa_mbv3_cifar")
+    parser.add_argument("--resolution", type=int, default=32)
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=7, help="steps of each form on an arch")
+    parser.add_argument("--threads", type=int, default=2, help="of each form")
+    args = parser.parse_args()
     records.report(_measure(args), args.records)
 
 
@@ -41,29 +47,14 @@ def _measure(args: argparse.Namespace) -> Iterator[Record]:
         "smallest": space.min(),
     }
     for case, arch in archs.items():
-        for worker in workers.values():
-            worker("train", arch)  # traces and compiles
-        turns = [
-            {name: args.batch_size / worker("train", arch) for name, worker in workers.items()}
-            for _ in range(args.repeats)
-        ]
-        of_slice, *others = ((name, tuple(turn[name] for turn in turns)) for name in _FORMS)
-        for name, speeds in others:
-            case_name = f"train step, {case}, {name}"
-            yield Record(title, case_name, "images/s", speeds, of_slice[1], against=_SLICE)
-    for worker in workers.values():
-        worker.close()
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--space", default="ofa_mbv3_cifar")
-    parser.add_argument("--resolution", type=int, default=32)
-    parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--repeats", type=int, default=7, help="steps of each form on an arch")
-    parser.add_argument("--threads", type=int, default=2, help="of each form")
-    records.add_flag(parser)
-    return parser.parse_args()
+        forms = {
+            name: lambda worker=worker, arch=arch: args.batch_size / worker("train", arch)
+            for name, worker in workers.items()
+        }
+        speeds = records.in_turn(forms, args.repeats)
+        for name in list(_FORMS)[1:]:
+            values = speeds[name], speeds[_SLICE]
+            yield Record(title, f"train step, {case}, {name}", "images/s", *values, against=_SLICE)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,9 @@ import numpy as np
 import records
 import tensorflow as tf
 from records import Record
+from workers import Setting, Worker
 
-from ofa_tf import Supernet, get_space
+from ofa_tf import get_space
 from ofa_tf.data import ImageData, load_dataset
 
 _PHOTO_HEIGHT, _PHOTO_WIDTH = 375, 500  # the usual ones of ImageNet
@@ -41,13 +42,31 @@ class Case(NamedTuple):
 
 
 def main() -> None:
-    args = _parse_args()
+    parser = records.parser(__doc__)
+    parser.add_argument(
+        "--data_dir", help="folder of photographs in class folders; default: some are drawn"
+    )
+    parser.add_argument(
+        "--small_data_dir", help="folder of small images, as CIFAR-10; default: ofa_doodles"
+    )
+    parser.add_argument("--photos", type=int, default=300, help="that are drawn")
+    parser.add_argument("--train_step", action="store_true", help="measure train steps beside it")
+    parser.add_argument("--photo_space", default="ofa_mbv3_w1.0", help="of the step at 224 px")
+    parser.add_argument("--small_space", default="ofa_mbv3_cifar", help="of the step at 32 px")
+    parser.add_argument("--batches", type=int, default=10, help="of photographs in a turn")
+    parser.add_argument("--repeats", type=int, default=5, help="turns (default: 5)")
+    args = parser.parse_args()
     records.report(_records(args), args.records)
 
 
 def _records(args: argparse.Namespace) -> Iterator[Record]:
     with tempfile.TemporaryDirectory() as folder:
-        photos, small = _photographs(args, folder), _small_images(args, folder)
+        if not args.data_dir:
+            _draw_photographs(Path(folder), args.photos)
+        # The drawn ones would fit into memory; real ones do not.
+        photos = load_dataset(data_dir=args.data_dir or folder, cache_bytes=0)
+        small_images = {"data_dir": args.small_data_dir, "cache_dir": folder}
+        small = load_dataset(None if args.small_data_dir else "ofa_doodles", **small_images)
         many = args.batches * _SMALL_BATCHES
         for case in (
             Case("photographs", photos, args.photo_space, 224, 32, args.batches),
@@ -68,37 +87,6 @@ def _compared(case: Case, rates: dict[str, tuple[float, ...]]) -> Iterator[Recor
             yield Record(title, pipeline, "images/s", rates[pipeline])
         for step in steps:
             yield Record(title, pipeline, "images/s", rates[pipeline], rates[step], against=step)
-
-
-def _parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--data_dir", help="folder of photographs in class folders; default: some are drawn"
-    )
-    parser.add_argument(
-        "--small_data_dir", help="folder of small images, as CIFAR-10; default: ofa_doodles"
-    )
-    parser.add_argument("--photos", type=int, default=300, help="that are drawn")
-    parser.add_argument("--train_step", action="store_true", help="measure train steps beside it")
-    parser.add_argument("--photo_space", default="ofa_mbv3_w1.0", help="of the step at 224 px")
-    parser.add_argument("--small_space", default="ofa_mbv3_cifar", help="of the step at 32 px")
-    parser.add_argument("--batches", type=int, default=10, help="of photographs in a turn")
-    parser.add_argument("--repeats", type=int, default=5, help="turns (default: 5)")
-    records.add_flag(parser)
-    return parser.parse_args()
-
-
-def _photographs(args: argparse.Namespace, folder: str) -> ImageData:
-    if not args.data_dir:
-        _draw_photographs(Path(folder), args.photos)
-    # The drawn ones would fit into memory; real ones do not.
-    return load_dataset(data_dir=args.data_dir or folder, cache_bytes=0)
-
-
-def _small_images(args: argparse.Namespace, folder: str) -> ImageData:
-    if args.small_data_dir:
-        return load_dataset(data_dir=args.small_data_dir)
-    return load_dataset("ofa_doodles", cache_dir=folder)
 
 
 def _draw_photographs(folder: Path, number: int) -> None:
@@ -122,16 +110,7 @@ def _measure(case: Case, repeats: int, train_step: bool) -> dict[str, tuple[floa
     subjects = {name: _pipeline(case, threads) for name, threads in _PIPELINES.items()}
     if train_step:
         subjects |= _train_steps(case)
-    return _in_turn(subjects, repeats)
-
-
-def _in_turn(
-    subjects: dict[str, Callable[[], float]], repeats: int
-) -> dict[str, tuple[float, ...]]:
-    for measure in subjects.values():
-        measure()  # traces, caches and thread pools come to be
-    turns = [{name: measure() for name, measure in subjects.items()} for _ in range(repeats)]
-    return {name: tuple(turn[name] for turn in turns) for name in subjects}
+    return records.in_turn(subjects, repeats)
 
 
 def _pipeline(case: Case, threads: int | None) -> Callable[[], float]:
@@ -155,34 +134,15 @@ def _pipeline(case: Case, threads: int | None) -> Callable[[], float]:
 
 
 def _train_steps(case: Case) -> dict[str, Callable[[], float]]:
-    """Forward and backward passes of the largest and of random archs, on one fixed batch."""
-    space = get_space(case.space)
-    supernet = Supernet(space, num_classes=case.data.num_classes)
-    rng = np.random.default_rng(0)
-    shape = (case.batch_size, case.resolution, case.resolution, 3)
-    images = tf.constant(rng.normal(size=shape), tf.float32)
-    labels = tf.constant(rng.integers(0, case.data.num_classes, case.batch_size), tf.int32)
-
-    @tf.function(autograph=False)
-    def step(sizes: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        with tf.GradientTape() as tape:
-            logits = supernet(images, sizes, training=True)
-            loss = tf.reduce_mean(
-                tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
-            )
-        # Given back, so that the backward pass is not optimized away.
-        return loss, tape.gradient(loss, supernet.trainable_variables)
-
-    def images_per_second(arch) -> float:
-        sizes = tf.constant(space.sizes(arch), tf.int32)
-        start = time.perf_counter()
-        loss, _ = step(sizes)
-        loss.numpy()
-        return case.batch_size / (time.perf_counter() - start)
-
+    """The trainer's steps on the largest and on random archs, in a process of their own."""
+    classes = case.data.num_classes
+    setting = Setting(
+        case.space, case.resolution, case.batch_size, "float32", os.cpu_count(), classes
+    )
+    worker, space, rng = Worker("ours", setting), get_space(case.space), np.random.default_rng(0)
     return {
-        "train step, largest": lambda: images_per_second(space.max()),
-        "train step, random": lambda: images_per_second(space.sample(rng)),
+        "train step, largest": lambda: case.batch_size / worker("train", space.max()),
+        "train step, random": lambda: case.batch_size / worker("train", space.sample(rng)),
     }
 
 

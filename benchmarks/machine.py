@@ -1,17 +1,12 @@
-"""Where a benchmark ran: processor, memory, versions, code, and what else ran meanwhile."""
+"""Where a benchmark ran: processor, memory, versions, code."""
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import pathlib
 import platform
-import resource
 import subprocess
-import time
-from collections.abc import Iterable
-from datetime import datetime, timezone
 from importlib import metadata
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -23,11 +18,6 @@ _FLAGS = (
     *("asimd", "asimddp", "asimdhp", "sve", "i8mm", "bf16"),
 )
 _PACKAGES = ("tensorflow", "keras", "torch", "ofa", "ai-edge-litert", "numpy", "ofa_tf")
-# With more of a core than this for other processes, what was measured is called busy.
-_BUSY_CORES = 0.1
-# /proc/stat: the times of all cores that were not idle. Those of guests are in user's already.
-_NOT_IDLE = ("user", "nice", "system", "irq", "softirq", "steal")
-_STAT_COLUMNS = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
 
 
 @functools.cache
@@ -71,54 +61,3 @@ def commit() -> str:
     if head.returncode:
         return ""
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
-
-
-def code_hash(scripts: Iterable[pathlib.Path]) -> str:
-    """Stands for the code that is measured, both packages, and for the scripts that measure it."""
-    files = {
-        path for package in ("ofa_tf", "mobile_bench") for path in ROOT.glob(f"{package}/**/*")
-    }
-    digest = hashlib.sha256()
-    for path in sorted({*files, *scripts}):
-        if path.suffix == ".py":
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:12]
-
-
-class Watch:
-    """What happens from here to `stop`: the date, the loads, and what other processes took."""
-
-    def __init__(self) -> None:
-        self._date = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        self._load = os.getloadavg()[0]
-        self._start = time.monotonic()
-        self._others = _cpu_seconds() - _own_seconds()
-
-    def stop(self) -> dict[str, str]:
-        """The columns of it.
-
-        Processes that this one started count as its own when they have ended and were waited for.
-        """
-        seconds = time.monotonic() - self._start
-        others = max(_cpu_seconds() - _own_seconds() - self._others, 0) / max(seconds, 1e-3)
-        return {
-            "date": self._date,
-            "seconds": f"{seconds:.0f}",
-            "load_start": f"{self._load:.2f}",
-            "load_end": f"{os.getloadavg()[0]:.2f}",
-            "others_cores": f"{others:.2f}",
-            "busy": "yes" if others > _BUSY_CORES else "no",
-        }
-
-
-def _cpu_seconds() -> float:
-    """Seconds for which the cores were not idle, since the system's start."""
-    line = pathlib.Path("/proc/stat").read_text().partition("\n")[0]
-    ticks = dict(zip(_STAT_COLUMNS, map(int, line.split()[1:]), strict=False))
-    return sum(ticks[name] for name in _NOT_IDLE) / os.sysconf("SC_CLK_TCK")
-
-
-def _own_seconds() -> float:
-    """CPU seconds of this process and of those that it started and that have ended."""
-    usages = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)

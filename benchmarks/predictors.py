@@ -9,22 +9,25 @@ round by round, in one process. Ours is timed on encoded archs and on Arch objec
 from __future__ import annotations
 
 import argparse
+import functools
 import pathlib
 import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import records
-from published_reference import accuracy_predictor, latency_estimators
+from published_reference import accuracy_predictor, latency_predictor
 from records import Record
 
 from ofa_tf.search import AccuracyPredictor, LatencyTable
 
-_Run = Callable[[], object]
-
 
 def main() -> None:
-    args = _arguments()
+    parser = records.parser(__doc__)
+    parser.add_argument("--published", type=pathlib.Path, required=True)
+    parser.add_argument("--archs", type=int, default=4000)
+    parser.add_argument("--repeats", type=int, default=7, help="rounds")
+    args = parser.parse_args()
     records.report(_measure(args), args.records)
 
 
@@ -34,59 +37,32 @@ def _measure(args: argparse.Namespace) -> Iterator[Record]:
     codes = accuracy.space.sample_codes(args.archs, np.random.default_rng(0))
     archs = accuracy.space.decode(codes)
     choices = [arch.to_dict() | {"r": [arch.resolution]} for arch in archs]
+    title = f"published predictor and Note10 tables, {args.archs} archs"
+    their_accuracy = accuracy_predictor(args.published)
+    their_latency = latency_predictor(args.published, accuracy.space.resolutions)
     for name, ours, theirs in (
-        ("accuracy", accuracy, _reference_accuracy(args.published)),
-        ("latency", table, _reference_latency(args.published, accuracy.space.resolutions)),
+        ("accuracy", accuracy, lambda choice: float(their_accuracy.predict_accuracy([choice]))),
+        ("latency", table, their_latency),
     ):
-        runs: dict[str, _Run] = {
+        runs: dict[str, Callable[[], object]] = {
             "codes": lambda ours=ours: ours(codes),
             "Arch objects": lambda ours=ours: ours(ours.space.encode(archs)),
             "reference": lambda theirs=theirs: [theirs(choice) for choice in choices],
         }
-        for run in runs.values():
-            run()  # warm-up
-        turns = [
-            {form: args.archs / _seconds(run) for form, run in runs.items()}
-            for _ in range(args.repeats)
-        ]
-        speeds = {form: tuple(turn[form] for turn in turns) for form in runs}
-        for form, asked in (("codes", ">= 100"), ("Arch objects", "")):
-            yield Record(
-                f"published predictor and Note10 tables, {args.archs} archs",
-                f"{name} of {form}",
-                "archs/s",
-                speeds[form],
-                speeds["reference"],
-                against="PyTorch reference",
-                goal=asked,
-            )
+        speeds = records.in_turn(
+            {form: functools.partial(_speed, run, args.archs) for form, run in runs.items()},
+            args.repeats,
+        )
+        for form, goal in (("codes", ">= 100"), ("Arch objects", "")):
+            against = {"against": "PyTorch reference", "goal": goal}
+            values = speeds[form], speeds["reference"]
+            yield Record(title, f"{name} of {form}", "archs/s", *values, **against)
 
 
-def _reference_accuracy(folder: pathlib.Path) -> Callable[[dict], float]:
-    predictor = accuracy_predictor(folder)
-    return lambda choices: float(predictor.predict_accuracy([choices]))
-
-
-def _reference_latency(
-    folder: pathlib.Path, resolutions: tuple[int, ...]
-) -> Callable[[dict], float]:
-    tables = latency_estimators(folder, resolutions)
-    return lambda choices: tables[choices["r"][0]].predict_network_latency_given_spec(choices)
-
-
-def _seconds(run: _Run) -> float:
+def _speed(run: Callable[[], object], count: int) -> float:
     start = time.perf_counter()
     run()
-    return time.perf_counter() - start
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--published", type=pathlib.Path, required=True)
-    parser.add_argument("--archs", type=int, default=4000)
-    parser.add_argument("--repeats", type=int, default=7, help="rounds")
-    records.add_flag(parser)
-    return parser.parse_args()
+    return count / (time.perf_counter() - start)
 
 
 if __name__ == "__main__":

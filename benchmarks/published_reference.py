@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import io
 import pathlib
+import random
 import sys
 import types
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import redirect_stderr
+from typing import Any
 
+import numpy as np
 import reference  # noqa: F401 (stands in for torchvision, which the imports below ask for)
 import torch
 import yaml
@@ -20,7 +25,7 @@ from ofa.tutorial.accuracy_predictor import AccuracyPredictor
 from ofa.tutorial.evolution_finder import EvolutionFinder
 from ofa.tutorial.latency_table import LatencyEstimator
 
-__all__ = ["EvolutionFinder", "accuracy_predictor", "latency_estimators"]
+Choices = dict[str, Any]  # an arch as the reference has it
 
 
 def accuracy_predictor(folder: pathlib.Path) -> AccuracyPredictor:
@@ -31,10 +36,10 @@ def accuracy_predictor(folder: pathlib.Path) -> AccuracyPredictor:
     return predictor
 
 
-def latency_estimators(
+def latency_predictor(
     folder: pathlib.Path, resolutions: Iterable[int]
-) -> dict[int, LatencyEstimator]:
-    """The tables in the folder note10 of a folder, by resolution."""
+) -> Callable[[Choices], float]:
+    """The latency of an arch by the tables in the folder note10 of a folder."""
     # It calls yaml.load without a loader, as was possible when it was written.
     load = yaml.load
     yaml.load = functools.partial(load, Loader=yaml.SafeLoader)
@@ -43,4 +48,21 @@ def latency_estimators(
         for side in resolutions
     }
     yaml.load = load
-    return tables
+    return lambda choices: tables[choices["r"][0]].predict_network_latency_given_spec(choices)
+
+
+def search(folder: pathlib.Path, resolutions: Iterable[int]) -> Callable[[float, int], float]:
+    """The reference's search: of a budget in ms and a seed, the accuracy that it finds."""
+    accuracy = accuracy_predictor(folder)
+    # What its LatencyTable does, with tables that are on disk.
+    latency = types.SimpleNamespace(predict_efficiency=latency_predictor(folder, resolutions))
+
+    def run(budget: float, seed: int) -> float:
+        random.seed(seed)
+        np.random.seed(seed)
+        finder = EvolutionFinder("note10", budget, latency, accuracy)
+        with redirect_stderr(io.StringIO()):  # its progress bar
+            _, best = finder.run_evolution_search()
+        return float(best[0])
+
+    return run

@@ -1,30 +1,27 @@
 """What a benchmark measured: a record with the values of both sides, its ratio and its goal.
 
 Every script here yields records and hands them to `report`, which prints each as it comes and
-writes them all as CSV where it is asked to. Plain Python, without NumPy or TensorFlow.
+writes them all as JSON where it is asked to. Plain Python, without NumPy or TensorFlow.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
-import io
 import operator
-import os
 import pathlib
 import re
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-from ofa_tf.files import write_bytes
+from ofa_tf.files import write_json
 
 _GOAL = re.compile(r"(all )?(>=|<=) (\d+(?:\.\d+)?)")
 _RELATIONS = {">=": operator.ge, "<=": operator.le}
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Record:
     """One comparison: a quantity of ours and, where there is one, of what it is compared with.
 
@@ -116,7 +113,7 @@ def _spread(ratios: Sequence[float]) -> str:
     return f"{median:.{digits}f} ({least:.{digits}f} to {most:.{digits}f})"
 
 
-def as_lines(records: Iterable[Record]) -> Iterable[str]:
+def as_lines(records: Iterable[Record]) -> Iterator[str]:
     """The records as lines of text, each setting above its own."""
     setting = None
     for record in records:
@@ -136,9 +133,11 @@ def _line(texts: Sequence[str]) -> str:
     return f"    {case:<46}{ours:>9}{other:>9}{ratio:>22}  {of:<11}{against:<21}{goal}".rstrip()
 
 
-def add_flag(parser: argparse.ArgumentParser) -> None:
-    """The flag that every script has."""
-    parser.add_argument("--records", type=pathlib.Path, help="a CSV file for what is measured")
+def parser(doc: str) -> argparse.ArgumentParser:
+    """With the help of a script's docstring, and the flag that every script has."""
+    made = argparse.ArgumentParser(description=doc.partition("\n")[0])
+    made.add_argument("--records", type=pathlib.Path, help="a JSON file for what is measured")
+    return made
 
 
 def report(records: Iterable[Record], path: pathlib.Path | None) -> None:
@@ -149,7 +148,7 @@ def report(records: Iterable[Record], path: pathlib.Path | None) -> None:
     """
     kept: list[Record] = []
 
-    def passing() -> Iterable[Record]:
+    def passing() -> Iterator[Record]:
         for record in records:
             kept.append(record)
             yield record
@@ -158,43 +157,17 @@ def report(records: Iterable[Record], path: pathlib.Path | None) -> None:
     for line in as_lines(passing()):
         print(line, flush=True)
     if path:
-        write_csv(path, [to_row(record) for record in kept])
+        write_json(path, [dataclasses.asdict(record) for record in kept])
 
 
-def to_row(record: Record) -> dict[str, str]:
-    """The record's fields as text; values with six digits, separated by spaces."""
-    row = dataclasses.asdict(record)
-    return row | {name: _join(row[name]) for name in ("ours", "reference")}
+def from_json(row: dict[str, Any]) -> Record:
+    """A record as `report` wrote it."""
+    return Record(**row | {name: tuple(row[name]) for name in ("ours", "reference")})
 
 
-def from_row(row: dict[str, str]) -> Record:
-    """The record in a row, which may have other columns.
-
-    Raises:
-        ValueError: A column is missing or a value is no number.
-    """
-    names = [field.name for field in dataclasses.fields(Record)]
-    missing = [name for name in names if row.get(name) is None]
-    if missing:
-        raise ValueError(f"no column {', '.join(missing)}")
-    values = {name: tuple(map(float, row[name].split())) for name in ("ours", "reference")}
-    return Record(**{name: row[name] for name in names} | values)
-
-
-def _join(values: Sequence[float]) -> str:
-    return " ".join(f"{value:.6g}" for value in values)
-
-
-def write_csv(path: str | os.PathLike, rows: Sequence[dict[str, str]]) -> None:
-    """Writes rows with equal columns. Raises FailureError as `ofa_tf.files` does."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_bytes(path, text.getvalue().encode())
-
-
-def read_csv(path: str | os.PathLike) -> list[dict[str, str]]:
-    """The rows of a CSV file. Raises OSError where it cannot be read."""
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
+def in_turn(
+    subjects: Mapping[str, Callable[[], float]], repeats: int
+) -> dict[str, tuple[float, ...]]:
+    """What each subject measured in each turn, after a turn that warms all of them up."""
+    turns = [{name: run() for name, run in subjects.items()} for _ in range(1 + repeats)]
+    return {name: tuple(turn[name] for turn in turns[1:]) for name in subjects}

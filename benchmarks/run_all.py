@@ -1,12 +1,10 @@
 """Runs the measurements of this folder, one after the other, and prints one table: `make bench`.
 
     python benchmarks/run_all.py --published=DIR
-    python benchmarks/run_all.py --only=train_step,elastic_forms --again
+    python benchmarks/run_all.py --only=train_step,elastic_forms
 
-Each part is a script in a process of its own. What a part measured is kept in RESULTS/PART.csv as
-soon as it is finished; a part that was finished with the same code, settings, versions and machine
-is not run again. So an interrupted run goes on with the same command, and a part that fails does
-not take others with it.
+Each part is a script in a process of its own. What a part measured is kept in RESULTS/PART.json as
+soon as it is finished; a part that fails does not take others with it.
 """
 
 from __future__ import annotations
@@ -15,288 +13,182 @@ import argparse
 import importlib.util
 import os
 import pathlib
-import shlex
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Sequence
+from datetime import datetime, timezone
 from typing import NamedTuple
 
 import machine
-from records import from_row, head_line, read_csv
-from results import Result, read_result
+import records
+import tables
 
 from ofa_tf.errors import FailureError
+from ofa_tf.files import read_json, write_json
 
 _HERE = pathlib.Path(__file__).resolve().parent
-_SHARED_SCRIPTS = ("records", "workers", "ours", "reference", "published_reference")
-_PUBLISHED_FILES = ("acc_predictor.pth", "note10")
+_PUBLISHED = ("acc_predictor.pth", "note10")
 
 
 class Part(NamedTuple):
-    """One line of what is run.
+    """One line of what is run: a script of this folder, and what it is run with.
 
     Attributes:
-        name: Of the part, and of its file of results.
-        script: In this folder.
-        arguments: Of the script, for a measurement.
-        quick: Of the script, to see that it runs.
-        minutes: What it takes on two cores without other work, roughly.
-        needs: Of "reference" (the PyTorch reference) and "published" (the published files).
+        script: Its name.
+        arguments: For a measurement.
+        quick: To see that it runs.
+        published: Whether it needs the published files (and the PyTorch reference).
     """
 
-    name: str
     script: str
     arguments: str
     quick: str
-    minutes: float
-    needs: tuple[str, ...] = ()
+    published: bool = False
 
 
-_TINY_STEP = (
-    "--reference --space=ofa_mbv3_tiny --resolution=32 --batch_size=8 --archs=2 --repeats=2"
-)
-PARTS = (
-    Part(
-        "train_step",
+_STEP = "--reference --archs=10 --standalone=5"
+_TINY = "--space=ofa_mbv3_tiny --resolution=32 --batch_size=8 --repeats=2"
+_TINY_STEP = f"--reference {_TINY} --archs=2 --standalone=0 --evaluated=0"
+PARTS = {
+    "train_step": Part("train_step.py", _STEP, f"{_TINY_STEP} --standalone=1 --evaluated=1"),
+    "train_step_cifar": Part(
         "train_step.py",
-        "--reference --archs=10 --standalone=5",
-        f"{_TINY_STEP} --standalone=1 --evaluated=1",
-        5,
-        ("reference",),
+        f"{_STEP} --space=ofa_mbv3_cifar --resolution=32 --batch_size=128",
+        _TINY_STEP,
     ),
-    Part(
-        "train_step_cifar",
-        "train_step.py",
-        "--reference --archs=10 --standalone=5 "
-        "--space=ofa_mbv3_cifar --resolution=32 --batch_size=128",
-        f"{_TINY_STEP} --standalone=0 --evaluated=0",
-        2,
-        ("reference",),
-    ),
-    Part(
-        "train_step_bfloat16",
+    "train_step_bfloat16": Part(
         "train_step.py",
         "--reference --archs=4 --repeats=3 --standalone=0 --evaluated=0 --dtype=bfloat16",
-        f"{_TINY_STEP} --standalone=0 --evaluated=0 --dtype=bfloat16",
-        1.5,
-        ("reference",),
+        f"{_TINY_STEP} --dtype=bfloat16",
     ),
-    Part(
-        "elastic_forms",
-        "elastic_forms.py",
-        "--repeats=3",
-        "--space=ofa_mbv3_tiny --resolution=32 --batch_size=8 --repeats=2",
-        1.5,
-    ),
-    Part(
-        "input_pipeline",
+    "elastic_forms": Part("elastic_forms.py", "--repeats=3", _TINY),
+    "input_pipeline": Part(
         "input_pipeline.py",
         "--train_step",
         "--train_step --photo_space=ofa_mbv3_tiny --photos=40 --small_space=ofa_mbv3_tiny "
         "--batches=2 --repeats=2",
-        1.5,
     ),
-    Part(
-        "predictors",
-        "predictors.py",
-        "",
-        "--archs=50 --repeats=2",
-        0.5,
-        ("reference", "published"),
-    ),
-    Part(
-        "search",
+    "predictors": Part("predictors.py", "", "--archs=50 --repeats=2", published=True),
+    "search": Part(
         "search.py",
         "--first_seed=100 --budgets=18,28,38,48,58",
         "--budgets=45 --seeds=1 --many=3 --repeats=1",
-        3.5,
-        ("reference", "published"),
+        published=True,
     ),
-    Part(
-        "export_formats",
+    "export_formats": Part(
         "export_formats.py",
         "--random=0 --files=float32-cpu,float32-plain,int8-cpu,int8-plain",
         "--spaces=ofa_mbv3_tiny --random=0 --rounds=1 --files=float32-cpu,int8-cpu --no-keras",
-        5.5,
     ),
-)
+}
 
 
-def main() -> None:
+def main() -> int:
     args = _arguments()
-    for ending in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(ending) is not signal.SIG_IGN:  # as nohup has it
-            signal.signal(ending, lambda number, _: sys.exit(128 + number))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the part, as Ctrl-C does
+    lines, failed = [], False
     try:
-        outcomes = run(args.only, args.results, args.published, quick=args.quick, again=args.again)
+        for number, name in enumerate(args.only, 1):
+            print(f"\n[{number}/{len(args.only)}] {name}", flush=True)
+            lack = _lack(PARTS[name], args.published)
+            error = "" if lack else run_part(name, args.results, args.published, args.quick)
+            failed |= bool(error)
+            if lack or error:
+                lines.append(f"{name}: skipped, {lack}" if lack else error)
+            else:
+                result = read_json(args.results / f"{name}.json")
+                measured = map(records.from_json, result["records"])
+                lines += [f"{name}: {tables.caption(result)}", *records.as_lines(measured)]
     except FailureError as error:
-        sys.exit(str(error))  # exit code 1
+        print(f"run_all.py: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
-        print(f"\nInterrupted. {args.results} keeps what is finished; run it again to go on.")
-        sys.exit(130)
-    print(f"\n{head_line()}")
-    for outcome in outcomes.values():
-        print("\n".join(outcome.lines() if isinstance(outcome, Result) else [outcome]))
-    print(f"\nResults: {args.results}")
-    if any(isinstance(outcome, Failed) for outcome in outcomes.values()):
-        sys.exit(1)
+        left = ",".join(args.only[number - 1 :])
+        print(f"\nInterrupted. {args.results} keeps what is finished; to go on: --only={left}")
+        return 130
+    print("\n".join(["", records.head_line(), *lines, "", f"Results: {args.results}"]))
+    return int(failed)
 
 
-class Failed(str):
-    """The line of a part that failed."""
-
-
-def run(
-    parts: Sequence[Part],
-    folder: pathlib.Path,
-    published: pathlib.Path | None = None,
-    *,
-    quick: bool = False,
-    again: bool = False,
-) -> dict[str, Result | str]:
-    """Runs what is not there yet.
-
-    Args:
-        parts: What to run.
-        folder: Of the results.
-        published: The folder of the published predictor and latency tables.
-        quick: With the small settings.
-        again: What is there, too.
-
-    Returns:
-        Of each part its result, or the line that says why there is none.
-
-    Raises:
-        FailureError: A result cannot be written.
-    """
-    outcomes: dict[str, Result | str] = {}
-    for number, part in enumerate(parts):
-        lack = _lack(part, published)
-        if lack:
-            outcomes[part.name] = f"{part.name}: skipped, {lack}"
-            print(outcomes[part.name], flush=True)
-            continue
-        expected = _expected(part, quick)
-        kept = None if again else read_result(folder, part.name)
-        if kept and kept.is_of(expected):
-            outcomes[part.name] = kept
-            print(f"{part.name}: kept from {kept.context['date']}", flush=True)
-            continue
-        left = sum(part.minutes for part in parts[number:])
-        about = "" if quick else f", about {part.minutes:g} of at most {left:g} minutes"
-        print(f"\n[{number + 1}/{len(parts)}] {part.name}{about}", flush=True)
-        outcomes[part.name] = _run_part(part, folder, published, expected)
-    return outcomes
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", default=",".join(PARTS), help="parts, of %(default)s")
+    parser.add_argument("--published", type=pathlib.Path, help="folder of the published files")
+    parser.add_argument("--quick", action="store_true", help="small settings, to see that it runs")
+    parser.add_argument(
+        "--results",
+        type=pathlib.Path,
+        help="of the JSON files (default: benchmarks/results; with --quick runs/bench_quick)",
+    )
+    args = parser.parse_args()
+    args.only = args.only.split(",")
+    unknown = sorted(set(args.only) - set(PARTS))
+    if unknown:
+        parser.error(f"--only: no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    folder = args.published
+    missing = [name for name in _PUBLISHED if folder and not (folder / name).exists()]
+    if missing:
+        parser.error(f"--published={folder} has no {', '.join(missing)}")
+    quick = machine.ROOT / "runs/bench_quick"
+    args.results = args.results or (quick if args.quick else _HERE / "results")
+    return args
 
 
 def _lack(part: Part, published: pathlib.Path | None) -> str:
     """What keeps a part from being run; empty where nothing does."""
-    if "reference" in part.needs:
-        for module in ("torch", "ofa"):
-            if importlib.util.find_spec(module) is None:
-                return f"{module} is not installed: pip install -e '.[reference]'"
-    if "published" in part.needs and published is None:
-        return "it needs the published files: --published=DIR with " + ", ".join(_PUBLISHED_FILES)
+    if part.published and published is None:
+        return "it needs the published files: --published=DIR with " + ", ".join(_PUBLISHED)
+    for module in ("torch", "ofa"):
+        needed = part.published or "--reference" in part.arguments
+        if needed and importlib.util.find_spec(module) is None:
+            return f"{module} is not installed: pip install -e '.[reference]'"
     return ""
 
 
-def _expected(part: Part, quick: bool) -> dict[str, str]:
-    """The columns that are known before."""
-    scripts = [_HERE / f"{name}.py" for name in _SHARED_SCRIPTS]
-    return {
-        "arguments": f"{part.script} {part.quick if quick else part.arguments}".strip(),
-        "quick": "yes" if quick else "no",
-        "commit": machine.commit(),
-        "code": machine.code_hash([*scripts, _HERE / part.script]),
-        **machine.versions(),
-        **machine.machine(),
-    }
+def run_part(name: str, folder: pathlib.Path, published: pathlib.Path | None, quick: bool) -> str:
+    """Runs a script and keeps what it measured in NAME.json.
 
+    Returns:
+        The line that says why it failed; empty where it did not.
 
-def _run_part(
-    part: Part, folder: pathlib.Path, published: pathlib.Path | None, expected: dict[str, str]
-) -> Result | str:
-    print(f"python benchmarks/{expected['arguments']}", flush=True)
-    script, *flags = shlex.split(expected["arguments"])
-    command = [sys.executable, str(_HERE / script), *flags]
-    if "published" in part.needs:
-        command.append(f"--published={published}")
-    with tempfile.TemporaryDirectory() as scratch:
-        path = pathlib.Path(scratch, "records.csv")
-        watch = machine.Watch()
-        code, last = _run_process([*command, f"--records={path}"])
-        happened = watch.stop()
-        if code or not path.exists():
-            return Failed(f"{part.name}: failed with exit code {code}: {last}")
-        records = tuple(from_row(row) for row in read_csv(path))
-    result = Result(part.name, records, happened | expected)
-    result.write(folder)
-    return result
-
-
-def _run_process(command: list[str]) -> tuple[int, str]:
-    """Runs a script; its exit code and the last line that it wrote to standard error."""
-    with _own_group(command) as process:
-        tail = b""
-        # As it comes, so that progress bars move.
-        while chunk := os.read(process.stderr.fileno(), 4096):
-            sys.stderr.buffer.write(chunk)
-            sys.stderr.flush()
-            tail = (tail + chunk)[-4096:]
-        code = process.wait()
-    lines = tail.decode(errors="replace").strip().splitlines()
-    return code, lines[-1] if lines else "it wrote no message"
-
-
-@contextmanager
-def _own_group(command: list[str]) -> Iterator[subprocess.Popen]:
-    """A process in a group of its own, which is ended as a whole if this one must end before it.
-
-    So Ctrl-C reaches this process only, and not each worker of the script with a traceback.
+    Raises:
+        FailureError: The result cannot be written.
     """
+    part = PARTS[name]
+    arguments = f"{part.script} {part.quick if quick else part.arguments}".strip()
+    print(f"python benchmarks/{arguments}", flush=True)
+    date, start = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.monotonic()
+    with tempfile.TemporaryDirectory() as scratch:
+        path = pathlib.Path(scratch, "records.json")
+        flags = [*arguments.split()[1:], f"--records={path}"]
+        if part.published:
+            flags.append(f"--published={published}")
+        code = _run([sys.executable, str(_HERE / part.script), *flags])
+        if code:
+            return f"{name}: failed with exit code {code}; see above"
+        measured = read_json(path)
+    result = {"part": name, "date": date, "seconds": round(time.monotonic() - start)}
+    result |= {"arguments": arguments, "quick": quick, "commit": machine.commit()}
+    result |= machine.versions() | machine.machine() | {"records": measured}
+    write_json(folder / f"{name}.json", result)
+    return ""
+
+
+def _run(command: Sequence[str]) -> int:
+    """Runs a process in a group of its own, so that Ctrl-C comes once and not to each worker."""
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "2"} | os.environ  # of TensorFlow, errors only
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True, env=quiet)
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
-        process.wait()
-        process.stderr.close()
-
-
-def _arguments() -> argparse.Namespace:
-    by_name = {part.name: part for part in PARTS}
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--only", default=",".join(by_name), help="parts, of %(default)s")
-    parser.add_argument("--published", type=pathlib.Path, help="folder of the published files")
-    parser.add_argument("--quick", action="store_true", help="small settings, to see that it runs")
-    parser.add_argument("--again", action="store_true", help="also what is finished already")
-    parser.add_argument(
-        "--results",
-        type=pathlib.Path,
-        help="of the CSV files (default: benchmarks/results; with --quick runs/bench_quick)",
-    )
-    args = parser.parse_args()
-    unknown = set(args.only.split(",")) - set(by_name)
-    if unknown:
-        parser.error(
-            f"--only={args.only}: no part {', '.join(sorted(unknown))}; {', '.join(by_name)}"
-        )
-    args.only = [by_name[name] for name in args.only.split(",")]
-    if args.published:
-        missing = [name for name in _PUBLISHED_FILES if not (args.published / name).exists()]
-        if missing:
-            parser.error(f"--published={args.published} has no {', '.join(missing)}")
-    if args.results is None:
-        args.results = machine.ROOT / "runs/bench_quick" if args.quick else _HERE / "results"
-    return args
+    with subprocess.Popen(command, env=quiet, start_new_session=True) as process:
+        try:
+            return process.wait()
+        except BaseException:
+            process.send_signal(signal.SIGINT)  # it removes what it has in temporary folders
+            raise
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Rewrites the tables of a Markdown file from the kept results.
+"""Rewrites the tables of Markdown files from the kept results.
 
     python benchmarks/tables.py
     python benchmarks/tables.py README.md
@@ -13,20 +13,21 @@ import argparse
 import pathlib
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
-from records import HEADS, cells
-from results import Result, read_result
+import records
 
-from ofa_tf.files import write_bytes
+from ofa_tf.files import read_json, write_bytes
 
 _HERE = pathlib.Path(__file__).resolve().parent
 _SECTION = re.compile(
     r"(<!-- results: (?P<parts>[\w ]+) -->\n).*?(<!-- end of results -->)", re.DOTALL
 )
+_PACKAGES = ("python", "tensorflow", "keras", "torch", "ofa", "ai-edge-litert", "numpy")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("files", type=pathlib.Path, nargs="*", default=[_HERE / "README.md"])
     parser.add_argument("--results", type=pathlib.Path, default=_HERE / "results")
     args = parser.parse_args()
@@ -38,22 +39,23 @@ def rewritten(text: str, folder: pathlib.Path) -> str:
     """The text with the tables of the results in a folder."""
 
     def section(match: re.Match) -> str:
-        found = [read_result(folder, part) for part in match["parts"].split()]
-        tables = [as_markdown(result) for result in found if result]
+        paths = [folder / f"{part}.json" for part in match["parts"].split()]
+        tables = [as_markdown(read_json(path)) for path in paths if path.exists()]
         return match[1] + "\n" + "\n".join(tables) + "\n" + match[3] if tables else match[0]
 
     return _SECTION.sub(section, text)
 
 
-def as_markdown(result: Result) -> str:
-    """A table for each setting of a result, and a line of how it was measured."""
+def as_markdown(result: dict[str, Any]) -> str:
+    """A table for each setting of a result of run_all.py, and a line of how it was measured."""
     lines: list[str] = []
     setting = None
-    for record in result.records:
+    for record in map(records.from_json, result["records"]):
         if record.setting != setting:
             setting = record.setting
-            lines += ["", *_rows([(setting, *HEADS[1:]), ["---"] * len(HEADS)])]
-        lines += _rows([cells(record)])
+            heads = (setting, *records.HEADS[1:])
+            lines += ["", *_rows([heads, ["---"] * len(heads)])]
+        lines += _rows([records.cells(record)])
     return "\n".join([*lines[1:], "", _origin(result), ""])
 
 
@@ -61,18 +63,18 @@ def _rows(rows: Iterable[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(row) + " |" for row in rows]
 
 
-def _origin(result: Result) -> str:
-    of = result.context
-    versions = ", ".join(
-        f"{name} {of[name]}"
-        for name in ("python", "tensorflow", "keras", "torch", "ofa", "ai-edge-litert", "numpy")
-        if of[name]
-    )
-    commit = f"; commit {of['commit']}" if of["commit"] else ""
-    command = f"python benchmarks/{of['arguments']}"
-    return (
-        f"`{command}`: {result.caption()}; {of['cores']} cores of {of['cpu']}; {versions}{commit}."
-    )
+def _origin(result: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {result[name]}" for name in _PACKAGES if result[name])
+    commit = f"; commit {result['commit']}" if result["commit"] else ""
+    where = f"{result['cores']} cores of {result['cpu']}"
+    command = f"python benchmarks/{result['arguments']}"
+    return f"`{command}`: {caption(result)}; {where}; {versions}{commit}."
+
+
+def caption(result: dict[str, Any]) -> str:
+    """When and how long it was measured."""
+    quick = ", quick settings: not a measurement" * result["quick"]
+    return f"{result['date']}, {result['seconds'] / 60:.1f} min{quick}"
 
 
 if __name__ == "__main__":

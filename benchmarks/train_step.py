@@ -36,7 +36,18 @@ _GOALS = {
 
 
 def main() -> None:
-    args = _arguments()
+    parser = records.parser(__doc__)
+    parser.add_argument("--reference", action="store_true", help="measure the reference, too")
+    parser.add_argument("--space", default="ofa_mbv3_w1.0")
+    parser.add_argument("--resolution", type=int, default=128)
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--archs", type=int, default=20, help="random subnets")
+    parser.add_argument("--standalone", type=int, default=10, help="of these, also cut out")
+    parser.add_argument("--evaluated", type=int, default=3, help="of these, also recalibrated")
+    parser.add_argument("--repeats", type=int, default=5, help="steps of each side on an arch")
+    parser.add_argument("--threads", type=int, default=2, help="of each side")
+    args = parser.parse_args()
     records.report(_measure(args), args.records)
 
 
@@ -72,7 +83,7 @@ def _measure(args: argparse.Namespace) -> Iterator[Record]:
         ("random", f"train step, {args.archs} random archs", archs),
     ):
         yield record(case, "images/s", goal, *_compare(sides, of_case, args.repeats, train))
-    yield record("peak memory", "MB", "memory", *([worker("peak_memory")] for worker in sides))
+    yield record("peak memory", "MB", "memory", *([worker.peak_memory()] for worker in sides))
     if args.standalone:
         pairs = [_beside_standalone(ours, arch, args.repeats) for arch in archs[: args.standalone]]
         values = zip(*pairs, strict=True)
@@ -84,24 +95,6 @@ def _measure(args: argparse.Namespace) -> Iterator[Record]:
     first = ours("first_step", archs[:_SUBNETS_PER_STEP])
     yield record(f"first step, {len(archs[:_SUBNETS_PER_STEP])} subnets", "s", "first", [first])
     yield record("traces of the step", "", "", [ours("traces")])
-    for worker in (ours, *references):
-        worker.close()
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--reference", action="store_true", help="measure the reference, too")
-    parser.add_argument("--space", default="ofa_mbv3_w1.0")
-    parser.add_argument("--resolution", type=int, default=128)
-    parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--archs", type=int, default=20, help="random subnets")
-    parser.add_argument("--standalone", type=int, default=10, help="of these, also cut out")
-    parser.add_argument("--evaluated", type=int, default=3, help="of these, also recalibrated")
-    parser.add_argument("--repeats", type=int, default=5, help="steps of each side on an arch")
-    parser.add_argument("--threads", type=int, default=2, help="of each side")
-    records.add_flag(parser)
-    return parser.parse_args()
 
 
 def _faster(references: Sequence[Worker], arch: Arch) -> Worker:
@@ -121,15 +114,15 @@ def _compare(
     speed: Callable[[Worker, Arch], float],
 ) -> list[tuple[float, ...]]:
     """Of each side, the mean speed over the archs in each repeat."""
-    speeds = []  # of each repeat: of each side
-    for arch in archs:
-        for worker in sides:
-            speed(worker, arch)  # warm-up: kernels are made for new shapes
-    for _ in range(repeats):
-        each = [[speed(worker, arch) for worker in sides] for arch in archs]
-        # A harmonic mean, since it is times that add up.
-        speeds.append([statistics.harmonic_mean(of_side) for of_side in zip(*each, strict=True)])
-    return list(zip(*speeds, strict=True))
+    turns = []  # of each repeat: of each arch: of each side
+    for _ in range(1 + repeats):
+        turns.append([[speed(worker, arch) for worker in sides] for arch in archs])
+    # The first is a warm-up: kernels are made for new shapes. A harmonic mean, since it is times
+    # that add up.
+    return [
+        tuple(statistics.harmonic_mean([each[side] for each in turn]) for turn in turns[1:])
+        for side in range(len(sides))
+    ]
 
 
 def _beside_standalone(ours: Worker, arch: Arch, repeats: int) -> tuple[float, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import resource
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any, NamedTuple
 
 
@@ -31,31 +32,25 @@ class Worker:
     """
 
     def __init__(self, module: str, setting: Setting):
-        context = multiprocessing.get_context("spawn")
-        self._pipe, end = context.Pipe()
-        self._process = context.Process(target=_serve, args=(end, module, setting), daemon=True)
-        self._process.start()
-        end.close()
+        spawn = multiprocessing.get_context("spawn")
+        self._process = ProcessPoolExecutor(1, spawn, _make_side, (module, setting))
 
     def __call__(self, method: str, *args) -> Any:
         """Calls a method of the side and waits for its answer."""
-        self._pipe.send((method, args))
-        return self._pipe.recv()
+        return self._process.submit(_call, method, args).result()
 
-    def close(self) -> None:
-        self._pipe.close()
-        self._process.join()
+    def peak_memory(self) -> float:
+        """In MB, since the start of the process."""
+        usage = self._process.submit(resource.getrusage, resource.RUSAGE_SELF).result()
+        return usage.ru_maxrss / 1024
 
 
-def _serve(pipe, module: str, setting: Setting) -> None:
-    side = importlib.import_module(module).Side(setting)
-    while True:
-        try:
-            method, args = pipe.recv()
-        except EOFError:
-            return
-        if method == "peak_memory":
-            # In MB; of this process since its start.
-            pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-        else:
-            pipe.send(getattr(side, method)(*args))
+_sides: list[Any] = []  # in the new process: its one side
+
+
+def _make_side(module: str, setting: Setting) -> None:
+    _sides.append(importlib.import_module(module).Side(setting))
+
+
+def _call(method: str, args: tuple) -> Any:
+    return getattr(_sides[0], method)(*args)

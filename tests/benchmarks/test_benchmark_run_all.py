@@ -1,31 +1,36 @@
-"""make bench: parts are kept, resumed, skipped, and fail or are interrupted one by one."""
+"""make bench: parts are kept, skipped, and fail or are interrupted one by one; its tables."""
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.util
+import os
 import pathlib
 import signal
 import subprocess
 import sys
 
+import machine
 import pytest
 import run_all
-from records import Record
-from results import Result, read_result
+from records import Record, from_json
 from run_all import Part
 from tables import rewritten
+
+from ofa_tf.files import read_json, write_json
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 
 # Measures what --value says and notes in a file beside it that it ran.
 SCRIPT = """
-import argparse, pathlib, sys, time
+import pathlib, sys, time
 sys.path.append({benchmarks!r})
 import records
-parser = argparse.ArgumentParser()
+parser = records.parser("Measures.")
 parser.add_argument("--value", type=float, default=2.0)
 parser.add_argument("--published")
-records.add_flag(parser)
+parser.add_argument("--reference", action="store_true")
 args = parser.parse_args()
 with open(pathlib.Path(__file__).with_suffix(".runs"), "a") as file:
     file.write(f"{{args.value}}\\n")
@@ -47,16 +52,23 @@ def script(tmp_path):
     return path
 
 
-@pytest.fixture(autouse=True)
-def environment(monkeypatch, tmp_path):
+@pytest.fixture
+def bench(script, monkeypatch, tmp_path):
+    """Runs run_all.py with parts of the script in this process; gives its exit code."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setattr(run_all, "_HERE", tmp_path)  # where the parts' scripts are
-    monkeypatch.setattr(run_all, "_SHARED_SCRIPTS", ())
-    monkeypatch.setattr(run_all.machine, "ROOT", tmp_path)  # of the code that the hash is of
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+
+    def run(parts: dict[str, Part], *flags: str) -> int:
+        monkeypatch.setattr(run_all, "PARTS", parts)
+        monkeypatch.setattr(sys, "argv", ["run_all.py", f"--results={tmp_path / 'R'}", *flags])
+        return run_all.main()
+
+    return run
 
 
-def part(name: str, arguments: str = "", **fields) -> Part:
-    return Part(name, "script.py", arguments, "--value=5", 1, **fields)
+def part(arguments: str = "", **fields) -> Part:
+    return Part("script.py", arguments, "--value=5", **fields)
 
 
 def runs(script: pathlib.Path) -> list[str]:
@@ -64,63 +76,48 @@ def runs(script: pathlib.Path) -> list[str]:
     return path.read_text().split() if path.exists() else []
 
 
-def test_parts_are_kept_and_resumed(script, tmp_path, capfd):
-    parts, folder = [part("a"), part("b", "--value=4")], tmp_path / "results"
-    outcomes = run_all.run(parts, folder)
-    assert [outcomes[name].records[0].ours for name in ("a", "b")] == [(2.0, 4.0), (4.0, 8.0)]
-    assert outcomes["b"].context["arguments"] == "script.py --value=4"
-    assert outcomes["a"].context["quick"] == "no"
+def test_parts_are_run_and_kept(bench, script, tmp_path, capfd):
+    assert bench({"a": part(), "b": part("--value=4")}) == 0
+    results = [read_json(tmp_path / "R" / f"{name}.json") for name in ("a", "b")]
+    assert [result["records"][0]["ours"] for result in results] == [[2.0, 4.0], [4.0, 8.0]]
+    assert results[1]["arguments"] == "script.py --value=4"
+    assert results[1]["quick"] is False
+    assert int(results[1]["cores"]) >= 1
     assert runs(script) == ["2.0", "4.0"]
-    assert "[2/2] b, about 1 of at most 1 minutes" in capfd.readouterr().out
-
-    # Nothing is new; then settings, code and --again are.
-    assert run_all.run(parts, folder) == outcomes
-    assert runs(script) == ["2.0", "4.0"]
-    quick = run_all.run(parts[:1], folder, quick=True)["a"]
-    assert quick.records[0].ours == (5.0, 10.0)
-    assert "quick settings" in quick.caption()
-    script.write_text(script.read_text() + "\n")
-    run_all.run(parts[1:], folder)
-    run_all.run(parts[1:], folder, again=True)
-    assert runs(script)[2:] == ["5.0", "4.0", "4.0"]
+    told = capfd.readouterr().out
+    assert "[2/2] b\npython benchmarks/script.py --value=4\n" in told
+    # At the end, all of it again in one table.
+    assert told.count("c, u") == 4
+    assert told.endswith(f"Results: {tmp_path / 'R'}\n")
 
 
-def kept(folder: pathlib.Path, name: str, *ratios: float) -> Result:
-    """A result as if it had been measured."""
-    happened = run_all.machine.Watch().stop()
-    record = Record("s", "c", "u", ratios, (1.0,) * len(ratios), goal=">= 2")
-    context = happened | run_all._expected(part(name), quick=False)
-    result = Result(name, (record,), context)
-    result.write(folder)
-    return result
+def test_quick_results_are_marked(bench, script, tmp_path, capsys):
+    assert bench({"a": part(), "b": part()}, "--quick", "--only=a") == 0
+    assert runs(script) == ["5.0"]
+    assert "min, quick settings: not a measurement" in capsys.readouterr().out
+    assert not (tmp_path / "R" / "b.json").exists()
 
 
-@pytest.mark.parametrize("changed", [{"tensorflow": "9"}, {"cpu": "another"}, {"commit": "1"}])
-def test_another_machine_or_version_is_measured_anew(script, tmp_path, changed):
-    kept(tmp_path, "a", 1.0)
-    expected = run_all._expected(part("a"), quick=False)
-    result = read_result(tmp_path, "a")
-    assert result.is_of(expected)
-    assert result.is_of(expected | changed) == ("commit" in changed)  # the code's hash decides
+def test_failing_part_leaves_the_others_alone(bench, tmp_path, capfd):
+    assert bench({"a": part("--value=0"), "b": part()}) == 1
+    told = capfd.readouterr()
+    assert "\na: failed with exit code 1; see above\n" in told.out
+    assert "RuntimeError: it broke" in told.err
+    assert [path.name for path in (tmp_path / "R").iterdir()] == ["b.json"]
 
 
-def test_failing_part_leaves_the_others_alone(script, tmp_path, capfd):
-    parts = [part("a", "--value=0"), part("b")]
-    outcomes = run_all.run(parts, tmp_path)
-    assert outcomes["a"] == "a: failed with exit code 1: RuntimeError: it broke"
-    assert isinstance(outcomes["a"], run_all.Failed)
-    assert isinstance(outcomes["b"], Result)
-    assert "first line" in capfd.readouterr().err  # what it says is passed on
-    assert not (tmp_path / "a.csv").exists()
-
-
-def test_skipped_parts_say_why(script, tmp_path, monkeypatch):
-    needs = part("a", needs=("published",))
-    assert "--published=DIR" in run_all.run([needs], tmp_path)["a"]
-    assert isinstance(run_all.run([needs], tmp_path, published=tmp_path)["a"], Result)
-    monkeypatch.setattr(run_all.importlib.util, "find_spec", lambda name: None)
-    outcome = run_all.run([part("b", needs=("reference",))], tmp_path)["b"]
-    assert outcome == "b: skipped, torch is not installed: pip install -e '.[reference]'"
+def test_skipped_parts_say_why(bench, script, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    assert bench({"a": part(published=True)}) == 0
+    assert "a: skipped, it needs the published files: --published=DIR" in capsys.readouterr().out
+    for name in ("acc_predictor.pth", "note10"):
+        (tmp_path / name).touch()
+    assert bench({"a": part(published=True)}, f"--published={tmp_path}") == 0
+    assert runs(script) == ["2.0"]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert bench({"b": part("--reference")}) == 0
+    told = capsys.readouterr().out
+    assert "b: skipped, torch is not installed: pip install -e '.[reference]'" in told
     assert runs(script) == ["2.0"]
 
 
@@ -130,14 +127,17 @@ def test_skipped_parts_say_why(script, tmp_path, monkeypatch):
 def test_interruption_ends_the_part_and_keeps_the_others(script, tmp_path, number):
     program = (
         f"import sys, pathlib; sys.path.append({str(BENCHMARKS)!r}); import run_all\n"
-        f"run_all._HERE, run_all._SHARED_SCRIPTS = pathlib.Path({str(tmp_path)!r}), ()\n"
-        "parts = {'a': '', 'b': '--value=-1'}.items()\n"
-        "run_all.PARTS = [run_all.Part(n, 'script.py', flags, '', 1) for n, flags in parts]\n"
+        f"run_all._HERE = pathlib.Path({str(tmp_path)!r})\n"
+        "parts = {'a': '', 'b': '--value=-1', 'c': ''}.items()\n"
+        "run_all.PARTS = {n: run_all.Part('script.py', flags, '') for n, flags in parts}\n"
         f"sys.argv[1:] = ['--results', {str(tmp_path / 'results')!r}]\n"
-        "run_all.main()"
+        "sys.exit(run_all.main())"
     )
     process = subprocess.Popen(
-        [sys.executable, "-u", "-c", program], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-u", "-c", program],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     for line in process.stdout:
         if line.startswith("waits"):
@@ -145,15 +145,14 @@ def test_interruption_ends_the_part_and_keeps_the_others(script, tmp_path, numbe
     process.send_signal(number)
     rest = process.stdout.read()  # to its end: so the part, which writes to it too, has ended
     assert process.wait(timeout=30) == 128 + number
-    assert ("run it again to go on" in rest) == (number == signal.SIGINT)
-    assert read_result(tmp_path / "results", "a")
-    assert read_result(tmp_path / "results", "b") is None
+    assert ("to go on: --only=b,c\n" in rest) == (number == signal.SIGINT)
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["a.json"]
 
 
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--only=nothing,search", "no part nothing; train_step, "),
+        ("--only=nothing,search", "no part nothing; there are train_step, "),
         ("--published=.", "has no acc_predictor.pth, note10"),
     ],
 )
@@ -166,7 +165,15 @@ def test_bad_flags(monkeypatch, tmp_path, capsys, flag, message):
     assert message in capsys.readouterr().err
 
 
-def test_tables_are_rewritten_between_their_marks(script, tmp_path):
+def kept(folder: pathlib.Path, name: str, *ratios: float) -> None:
+    """A result as if it had been measured."""
+    record = Record("s", "c", "u", ratios, (1.0,) * len(ratios), goal=">= 2")
+    result = {"date": "2026-01-02T03:04:05+00:00", "seconds": 90, "quick": False, "commit": "1a"}
+    result |= machine.machine() | machine.versions() | {"arguments": "script.py --value=4"}
+    write_json(folder / f"{name}.json", result | {"records": [dataclasses.asdict(record)]})
+
+
+def test_tables_are_rewritten_between_their_marks(tmp_path):
     kept(tmp_path, "a", 1.0)
     kept(tmp_path, "b", 3.0, 2.0, 4.0)
     text = "Before.\n<!-- results: {} -->\nby hand\n<!-- end of results -->\nAfter.\n"
@@ -177,7 +184,8 @@ def test_tables_are_rewritten_between_their_marks(script, tmp_path):
     assert "by hand" not in both
     assert "| s | ours | other | ratio (min to max) | of | against | goal |" in lines
     assert "| c, u | 3 | 1 | 3.00 (2.00 to 4.00) | 3 repeats |  | >= 2: met |" in lines
-    assert any(line.startswith("`python benchmarks/script.py`: ") for line in lines)
+    command = "`python benchmarks/script.py --value=4`: 2026-01-02T03:04:05+00:00, 1.5 min; "
+    assert any(line.startswith(command) and line.endswith("; commit 1a.") for line in lines)
     assert rewritten(both, tmp_path) == both
     # A part without a result leaves what stands there.
     assert rewritten(text.format("c"), tmp_path) == text.format("c")
@@ -188,16 +196,14 @@ def test_tables_of_the_documents_are_those_of_the_results():
         assert rewritten(path.read_text(), BENCHMARKS / "results") == path.read_text()
 
 
-def test_parts_are_told_apart():
-    names = [part.name for part in run_all.PARTS]
-    assert len(set(names)) == len(names)
-    assert all((BENCHMARKS / part.script).exists() for part in run_all.PARTS)
+def test_parts_have_scripts():
+    assert all((BENCHMARKS / part.script).exists() for part in run_all.PARTS.values())
 
 
 @pytest.mark.slow
 def test_quick_part_runs(tmp_path):
     """Against the reference where it is there; else the part without it."""
-    has_reference = run_all._lack(part("a", needs=("reference",)), None) == ""
+    has_reference = run_all._lack(part("--reference"), None) == ""
     name = "train_step" if has_reference else "elastic_forms"
     flags = ("--quick", f"--only={name},search", f"--results={tmp_path}")
     ended = subprocess.run(
@@ -205,9 +211,11 @@ def test_quick_part_runs(tmp_path):
         capture_output=True,
         text=True,
         timeout=800,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert ended.returncode == 0, ended.stderr[-2000:]
     assert "search: skipped, " in ended.stdout
-    result = read_result(tmp_path, name)
-    assert all(record.ratios for record in result.records[:3])
-    assert result.context["quick"] == "yes"
+    result = read_json(tmp_path / f"{name}.json")
+    assert result["quick"] is True
+    measured = [from_json(row) for row in result["records"]]
+    assert all(record.ratios for record in measured[:3])
