@@ -83,11 +83,16 @@ class LatencyPrediction:
     source: Source
 
     @property
+    def where(self) -> str:
+        """The device, as short as it can be told."""
+        return str(self.device.get("model") or self.device.get("target") or self.file)
+
+    @property
     def title(self) -> str:
         """Device, precision and settings in a line."""
         threads = self.settings.get("threads")
         parts = [
-            str(self.device.get("model") or self.device.get("target") or self.file),
+            self.where,
             self.precision,
             f"{threads} thread{'s' * (threads != 1)}" if threads else "",
             f"cores {self.settings['cpus']}" if self.settings.get("cpus") else "",
