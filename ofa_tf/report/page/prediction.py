@@ -155,7 +155,7 @@ def read_latency_prediction(path: pathlib.Path, command: str) -> LatencyPredicti
     Raises:
         FailureError: the file is damaged, or of an older version.
     """
-    table = read_fields(path, "Measure it anew, or move it out of the workdir.")
+    table = read_fields(path, "Measure it again, or move it out of the workdir.")
     report, setup = table.fields("report"), table.fields("setup")
     measured = "device" in setup  # unlike a table that was made of other numbers
     return LatencyPrediction(
