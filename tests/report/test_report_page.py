@@ -138,6 +138,10 @@ def test_every_picture_shows_its_rows(tree):
         "small: predicted 0.0213 ms, 60.0 %",
         "large: predicted 0.3171 ms, 70.0 %",
     ]
+    # Which of many devices a latency is of has no room in the title of a drawing.
+    blocks = next(svg for svg in tree.all("svg") if svg["id"] == "blocks-1")
+    titles = [text.text for text in blocks.all("text") if text.text.startswith("small")]
+    assert titles == [f"small: 24 × 24 px, {small.macs / 1e6:.1f} M MACs"]
     assert tips["front-macs_m"] == ["1 M, 60.0 %", "2 M, 70.0 %"]
 
 
@@ -217,6 +221,16 @@ def test_a_table_that_does_not_tell_how_good_it_is(copied):
     tree = parse(undrawn(copied, PREDICTED))
     assert "does not tell how well it predicts" in notes(tree, "latency")
     assert "not measured by ofa-latency" in tree.by_id("latency").text
+
+
+def test_a_table_that_was_compared_with_no_subnets_has_no_picture(copied):
+    table = read_json(copied.path / TABLE)
+    for report in (table["report"], table["report"]["fitted"]):
+        report["subnets"] = []
+    write_json(copied.path / TABLE, table)
+    latency = parse(undrawn(copied, PREDICTED)).by_id("latency")
+    assert latency.all("svg") == []
+    assert latency.all("table")
 
 
 def test_every_latency_of_every_device(tree):

@@ -103,7 +103,7 @@ def _pictures(report: JobReport, space: SearchSpace) -> dict[str, str]:
     if accuracy:
         found["predicted"] = accuracy_picture(accuracy.accuracies, accuracy.predictions)
     for number, table in enumerate(report.latencies, start=1):
-        if table.errors:
+        if table.seen or table.unseen:
             found[f"latencies-{number}"] = latency_picture(table.seen, table.unseen)
         found[f"tradeoff-{number}"] = _tradeoff(report, table)
     for front in report.fronts:
@@ -113,11 +113,7 @@ def _pictures(report: JobReport, space: SearchSpace) -> dict[str, str]:
     largest = space.blueprint(space.max(), len(training.class_names))
     for number, subnet in enumerate(report.subnets, start=1):
         if subnet.plan:
-            row = (
-                _overview_row(subnet, list(subnet.timings))
-                if subnet.chosen
-                else {"name": subnet.name}
-            )
+            row = {"name": subnet.name}  # its latencies, of every device, are below it
             found[f"blocks-{number}"] = architectures_picture([row], [subnet.plan], largest)
     return {name: one.svg(name) for name, one in found.items() if one}
 
