@@ -33,7 +33,7 @@ from ofa_tf.interop import read_net_config
 from ofa_tf.job import load_job
 from ofa_tf.report import file_table, text_table
 from ofa_tf.report.page import read_report, render
-from ofa_tf.report.results import MeasuredSo, result_rows
+from ofa_tf.report.result_rows import MeasuredSo, result_rows
 from ofa_tf.search import EvolutionOracle, LatencyTable, SubnetTuner
 from ofa_tf.search.accuracy_rows import collect_accuracies, evaluate_archs
 from ofa_tf.search.accuracy_tuning import _tuner as make_fit_tuner

@@ -108,7 +108,7 @@ def _fitted(
     job: Job, archs: list[Arch], accuracies: np.ndarray, made_from: dict[str, Any]
 ) -> AccuracyPredictor:
     """Fits a predictor, tuned where that is asked for; the file comes last."""
-    from ofa_tf.report import plot_predictions
+    from ofa_tf.report import accuracy_picture
     from ofa_tf.search import AccuracyPredictor
 
     import_tensorflow()
@@ -120,13 +120,8 @@ def _fitted(
     report = {**found.report, "tuned": tuned, "made_from": made_from}
     found = dataclasses.replace(found, report=report)
     write_json(job.workdir.accuracy_report, report)
-    plot_predictions(
-        job.workdir.pictures / "accuracy_predictor.png",
-        report["accuracies"],
-        report["predictions"],
-        report["spreads"],
-        title=f"{report['n_held_out']} archs that the accuracy predictor never saw",
-    )
+    picture = accuracy_picture(report["accuracies"], report["predictions"], report["spreads"])
+    picture.write_png(job.workdir.pictures / "accuracy_predictor.png")
     found.save(job.workdir.accuracy_predictor)
     return found
 

@@ -61,7 +61,7 @@ def page_path(workdir: Workdir) -> pathlib.Path:
 
 def _result_rows(job: Job) -> list[dict[str, Any]]:
     """The rows of results.json; none, and a warning that says why, where something is missing."""
-    from ofa_tf.report.results import MeasuredSo, result_rows
+    from ofa_tf.report.result_rows import MeasuredSo, result_rows
 
     measured_so = MeasuredSo(FLAGS.target, FLAGS.threads, FLAGS.cpus, FLAGS.delegate)
     try:
@@ -99,13 +99,14 @@ def _predict_there(job: Job, rows: list[dict[str, Any]]) -> None:
 
 def _draw(job: Job, rows: list[dict[str, Any]], predicted: Predicted | None) -> None:
     """The pictures of results.json."""
-    from ofa_tf.report import plot_architectures, plot_pareto
+    from ofa_tf.report import architectures_picture, tradeoff_picture
 
-    pictures, nothing = job.workdir.pictures, np.empty((0, 2))
-    cloud, front = (predicted.cloud, predicted.front) if predicted else (nothing, nothing)
-    plot_pareto(pictures / "pareto.png", rows, cloud, front, device=FLAGS.target)
+    pictures = job.workdir.pictures
+    cloud, front = (predicted.cloud, predicted.front) if predicted else ((), ())
+    tradeoff = tradeoff_picture(rows, cloud, front, device=FLAGS.target)
+    tradeoff.write_png(pictures / "pareto.png")
     plans = [job.space.blueprint(row["arch"], len(job.class_names)) for row in rows]
-    plot_architectures(pictures / "architectures.png", rows, plans)
+    architectures_picture(rows, plans).write_png(pictures / "architectures.png")
 
 
 def _predictions(job: Job, subnets: list[dict[str, Any]]) -> dict[str, Predicted]:

@@ -214,7 +214,7 @@ def _evaluated(inputs: Inputs, results: list[SearchResult]) -> dict[Arch, float]
 
 def _front(inputs: Inputs, accuracy: AccuracyPredictor) -> list[dict[str, Any]]:
     """The predicted front, printed and drawn; a row of its file for each arch."""
-    from ofa_tf.report import front_table, plot_front
+    from ofa_tf.report import front_picture, front_table
     from ofa_tf.search import predicted_front
 
     limits = inputs.scenarios[0].limits if inputs.scenarios else {}
@@ -231,7 +231,7 @@ def _front(inputs: Inputs, accuracy: AccuracyPredictor) -> list[dict[str, Any]]:
         for arch, cost, value in zip(inputs.space.decode(codes), costs, accuracies, strict=True)
     ]
     picture = common.workdir().pictures / f"front_{FLAGS.pareto}.png"
-    plot_front(picture, costs, accuracies, measure=FLAGS.pareto)
+    front_picture(costs, accuracies, measure=FLAGS.pareto).write_png(picture)
     print(front_table(rows, FLAGS.pareto))
     common.log.info("The front has %d subnets. Picture: %s", len(rows), picture)
     return rows

@@ -49,7 +49,7 @@ def reported(tmp_path) -> pathlib.Path:
 def undrawn():
     """No pictures, which take a second."""
     with mock.patch.multiple(
-        "ofa_tf.report", plot_pareto=mock.DEFAULT, plot_architectures=mock.DEFAULT
+        "ofa_tf.report", tradeoff_picture=mock.DEFAULT, architectures_picture=mock.DEFAULT
     ):
         yield
 

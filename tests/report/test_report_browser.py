@@ -22,8 +22,15 @@ function luminance(color) {
 }
 function opaque(color) { const p = parts(color); return p.length < 4 || p[3] > 0; }
 function behind(element) {
-  const box = element.closest("g")?.querySelector("rect");
-  if (element.classList.contains("kernel")) return getComputedStyle(box).fill;
+  const svg = element.closest("svg"), at = element.getBoundingClientRect();
+  const [x, y] = [(at.left + at.right) / 2, (at.top + at.bottom) / 2];
+  // The last thing with a color that is drawn before a text of a picture and lies under it.
+  for (const shape of svg ? [...svg.querySelectorAll("path, use")].reverse() : []) {
+    const box = shape.getBoundingClientRect(), fill = getComputedStyle(shape).fill;
+    if (shape.closest("defs") || fill == "none"
+        || !(element.compareDocumentPosition(shape) & Node.DOCUMENT_POSITION_PRECEDING)) continue;
+    if (box.left <= x && x <= box.right && box.top <= y && y <= box.bottom) return fill;
+  }
   for (let e = element; e; e = e.parentElement) {
     const color = getComputedStyle(e).backgroundColor;
     if (opaque(color)) return color;
@@ -112,12 +119,12 @@ def test_every_figure_is_seen(browser, page):
     page()
     script = """return [...document.querySelectorAll("svg[role=img]")].map(svg => {
       const box = svg.getBoundingClientRect();
-      const seen = [...svg.querySelectorAll("circle, path, rect, text")].filter(e => {
+      const parts = [...svg.querySelectorAll("use, path, text")].filter(e => !e.closest("defs"));
+      const seen = parts.filter(e => {
         const inner = e.getBoundingClientRect();
         return inner.left >= box.left - 1 && inner.right <= box.right + 1
             && inner.top >= box.top - 1 && inner.bottom <= box.bottom + 1; });
-      return [svg.getAttribute("aria-label"), box.width, box.height, seen.length,
-              svg.querySelectorAll("circle, path, rect, text").length];
+      return [svg.id, box.width, box.height, seen.length, parts.length];
     })"""
     figures = browser.execute_script(script)
     assert len(figures) == {"full": 7, "trained": 1}[page.name]
@@ -125,6 +132,42 @@ def test_every_figure_is_seen(browser, page):
         assert width > 150, label
         assert height > 80, label
         assert seen == all_parts, label  # nothing sticks out
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_texts_of_pictures_can_be_read_and_selected(browser, page, width):
+    page(width)
+    script = """return [...document.querySelectorAll("svg[role=img] text")].map(e => {
+      getSelection().selectAllChildren(e);
+      const size = parseFloat(getComputedStyle(e).fontSize) * e.ownerSVGElement.getScreenCTM().a;
+      return [e.textContent, getSelection().toString(), size]; })"""
+    texts = browser.execute_script(script)
+    assert len(texts) > 12
+    for text, selected, size in texts:
+        assert selected == text
+        assert 9 <= size <= 18, text
+
+
+def test_a_screen_reader_is_told_what_a_picture_shows(browser, page):
+    page()
+    browser.execute_cdp_cmd("Accessibility.enable", {})
+    nodes = browser.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    names = [node["name"]["value"] for node in nodes if node["role"]["value"] in ("image", "img")]
+    assert len(names) == {"full": 7, "trained": 1}[page.name]
+    assert "Accuracy of the corner subnets over the steps of training" in names
+
+
+def test_parts_of_pictures_follow_the_scheme(browser, page):
+    script = """return [...document.querySelectorAll("svg[role=img] :is(path, use, text)")].map(
+      e => getComputedStyle(e)).map(s => [s.fill, s.stroke]).filter(
+      colors => colors.some(color => color != "none"))"""
+    colors = []
+    for scheme in ("light", "dark"):
+        page(scheme=scheme)
+        colors.append(browser.execute_script(script))
+    assert len(colors[0]) == len(colors[1]) > 20
+    for light, dark in zip(*colors, strict=True):
+        assert all(a != b for a, b in zip(light, dark, strict=True) if a != "none")
 
 
 @pytest.mark.parametrize("width", [360, 768, 1400])

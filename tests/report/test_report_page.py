@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from unittest import mock
 
 import pytest
 from page_helpers import (
@@ -12,6 +13,7 @@ from page_helpers import (
     PREDICTED,
     SPACE,
     TABLE,
+    Element,
     full_job,
     page_of,
     parse,
@@ -26,7 +28,7 @@ from mobile_bench.results import Settings
 from ofa_tf.errors import FailureError
 from ofa_tf.files import append_json, read_json, write_json
 from ofa_tf.report.page import read_report
-from ofa_tf.report.page.figures import training_chart
+from ofa_tf.report.plots import Picture
 from ofa_tf.workdir import Workdir
 
 LATER = {"date": "2026-01-01T00:00:00+00:00", "session": "later"}
@@ -54,6 +56,12 @@ def tree(full):
     return parse(full)
 
 
+def undrawn(workdir, predicted=None) -> str:
+    """The page with empty pictures, for tests of its texts: drawing takes a second."""
+    with mock.patch.object(Picture, "svg", lambda _, identity: f'<svg id="{identity}"></svg>'):
+        return page_of(workdir, predicted)
+
+
 def notes(tree, section: str) -> str:
     """What the notes of a section say."""
     boxes = tree.by_id(section).all("div")
@@ -76,9 +84,65 @@ def test_the_page_is_well_formed(tree):
     assert [element.text for element in tree.all("h1")] == ["job"]
     assert all(head["scope"] for head in tree.all("th"))
     pictures = [svg for svg in tree.all("svg") if not svg["aria-hidden"]]
-    assert all(svg["role"] == "img" and svg["aria-label"] for svg in pictures)
+    for svg in pictures:
+        title = svg.by_id(svg["aria-labelledby"])
+        assert svg["role"] == "img"
+        assert title in svg.children
+        assert title.text
+    titles = [svg.by_id(svg["aria-labelledby"]).text for svg in pictures]
+    assert len(set(titles)) == len(titles)
+    parts = [element for svg in pictures for element in svg.all() if element["href"]]
+    assert parts
+    assert {part["href"].removeprefix("#") for part in parts} <= set(identities)
     # Training, both predictors, the tradeoff, a front, and a diagram of each subnet.
     assert len(pictures) == 5 + len(ARCHS)
+
+
+def test_the_page_opens_with_the_tradeoff_and_the_chosen_subnets(tree):
+    first, *others = tree.by_id("overview").all("figure")
+    assert others == []
+    assert first.all("svg")[0]["id"] == "tradeoff-1"
+    inner = tree.all("main")[0].all()
+    places = [
+        next(i for i, element in enumerate(inner) if element.tag == tag)
+        for tag in ("section", "figure", "table", "dl")
+    ]
+    assert places == sorted(places)
+    assert inner[places[0]]["id"] == "overview"
+
+
+def test_every_picture_shows_its_rows(tree):
+    """A mark with a tip for each subnet, file, evaluation, point of a front, and block."""
+    tips = {
+        svg["id"]: [
+            child.text
+            for mark in svg.all()
+            for child in mark.children
+            if isinstance(child, Element) and child.tag == "title"
+        ]
+        for svg in tree.all("svg")
+    }
+    small, large = (SPACE.blueprint(arch, 2) for arch in ARCHS.values())
+    assert {name: len(texts) for name, texts in tips.items()} == {
+        "tradeoff-1": 4,
+        "corners": 5,
+        "predicted": 3,
+        "latencies-1": 6,
+        "front-macs_m": 2,
+        "blocks-1": len(small.blocks),
+        "blocks-2": len(large.blocks),
+    }
+    assert tips["tradeoff-1"] == [
+        "small: measured 0.251 ms, 71.2 %",
+        "large: measured 0.251 ms, 71.2 %",
+        "small: predicted 0.0213 ms, 60.0 %",
+        "large: predicted 0.3171 ms, 70.0 %",
+    ]
+    # Which of many devices a latency is of has no room in the title of a drawing.
+    blocks = next(svg for svg in tree.all("svg") if svg["id"] == "blocks-1")
+    titles = [text.text for text in blocks.all("text") if text.text.startswith("small")]
+    assert titles == [f"small: 24 × 24 px, {small.macs / 1e6:.1f} M MACs"]
+    assert tips["front-macs_m"] == ["1 M, 60.0 %", "2 M, 70.0 %"]
 
 
 def test_equal_jobs_give_equal_pages(full, full_workdir, copied):
@@ -134,7 +198,7 @@ def test_a_table_of_a_phone_tells_its_command(copied):
     table["setup"]["settings"] |= {"threads": 2, "cpus": "big"}
     table["precision"] = "int8"
     write_json(copied.path / "latency_R58_int8_cpus-big_2t.json", table)
-    latency = parse(page_of(copied)).by_id("latency")
+    latency = parse(undrawn(copied)).by_id("latency")
     assert [head.text for head in latency.all("h3")] == [
         "LE2113, int8, 2 threads, cores big, xnnpack",
         "host, float32, 1 thread, xnnpack",
@@ -146,7 +210,7 @@ def test_what_turns_or_hides_text_is_spelled_out(copied):
     config = read_json(copied.config_file)
     evil = "cat\u202e\u200b\x1b[31m<b>"
     write_json(copied.config_file, config | {"class_names": [evil, "dog"]})
-    page = page_of(copied)
+    page = undrawn(copied)
     assert not {"\u202e", "\u200b", "\x1b"} & set(page)
     assert r"cat\u202e\u200b\x1b[31m&lt;b&gt;" in page
 
@@ -154,9 +218,19 @@ def test_what_turns_or_hides_text_is_spelled_out(copied):
 def test_a_table_that_does_not_tell_how_good_it_is(copied):
     table = read_json(copied.path / TABLE)
     write_json(copied.path / TABLE, table | {"report": {}, "setup": {}})
-    tree = parse(page_of(copied, PREDICTED))
+    tree = parse(undrawn(copied, PREDICTED))
     assert "does not tell how well it predicts" in notes(tree, "latency")
     assert "not measured by ofa-latency" in tree.by_id("latency").text
+
+
+def test_a_table_that_was_compared_with_no_subnets_has_no_picture(copied):
+    table = read_json(copied.path / TABLE)
+    for report in (table["report"], table["report"]["fitted"]):
+        report["subnets"] = []
+    write_json(copied.path / TABLE, table)
+    latency = parse(undrawn(copied, PREDICTED)).by_id("latency")
+    assert latency.all("svg") == []
+    assert latency.all("table")
 
 
 def test_every_latency_of_every_device(tree):
@@ -189,7 +263,7 @@ def test_op_profile(tree):
 def test_a_trained_job(tmp_path):
     workdir = trained_job(tmp_path / "job")
     write_metrics(workdir)
-    tree = parse(page_of(workdir))
+    tree = parse(undrawn(workdir))
     assert "31.0 → 62.3" in tree.by_id("training").text
     for section, command in (
         ("overview", "ofa-search"),
@@ -202,7 +276,7 @@ def test_a_trained_job(tmp_path):
 
 
 def test_a_job_that_has_only_begun(tmp_path):
-    tree = parse(page_of(trained_job(tmp_path / "job")))
+    tree = parse(undrawn(trained_job(tmp_path / "job")))
     assert "No accuracy is known yet" in notes(tree, "training")
     assert tree.by_id("training").rows()["largest"][0] == "to come"
     assert not [svg for svg in tree.all("svg") if not svg["aria-hidden"]]
@@ -213,7 +287,7 @@ def test_an_interrupted_training(tmp_path):
     write_metrics(workdir)
     lines = workdir.metrics.read_text().splitlines(keepends=True)
     workdir.metrics.write_text("".join(lines[:-1]) + lines[-1][:20])  # the last is unfinished
-    phases, corners = (table.rows() for table in parse(page_of(workdir)).all("table"))
+    phases, corners = (table.rows() for table in parse(undrawn(workdir)).all("table"))
     assert phases["kernel"][0] == "begun"
     assert corners["r24_d2_e4_k3"][1] == "31.0 → …"
 
@@ -221,7 +295,7 @@ def test_an_interrupted_training(tmp_path):
 def test_an_imported_job_without_images(tmp_path):
     recipe = {"checkpoint": "abc123", "new_head": False}
     workdir = trained_job(tmp_path / "job", data=None, recipe=recipe)
-    training = parse(page_of(workdir)).by_id("training").text
+    training = parse(undrawn(workdir)).by_id("training").text
     for told in (
         "none: the job was imported without",
         "SHA-256 abc123",
@@ -237,7 +311,7 @@ def test_a_search_with_a_given_predictor(tmp_path):
     found = read_json(workdir.search_result)
     found["settings"] = {"accuracy_predictor": {"acc.pth": "0123456789abcdef"}}
     write_json(workdir.search_result, found)
-    tree = parse(page_of(workdir))
+    tree = parse(undrawn(workdir))
     assert "was given a predictor of another job" in notes(tree, "accuracy")
     assert "acc.pth (SHA-256 0123456789ab…)" in tree.by_id("search").text
     assert "It is not exported yet. ofa-export" in notes(tree, "subnets")
@@ -253,7 +327,7 @@ def test_ranked_candidates(tmp_path):
         {**{n: row[n] for n in names}, "evaluated_accuracy": a} for a in (0.66, 0.6)
     ]
     write_json(workdir.search_result, found)
-    rows = parse(page_of(workdir)).by_id("search").rows()
+    rows = parse(undrawn(workdir)).by_id("search").rows()
     assert rows["small"][:4] == ["latency ≤ 0.5 ms", "1", "60.0", "66.0"]
     assert rows["2"][:2] == ["60.0", "60.0"]
     assert rows["large"][:4] == ["latency ≤ 0.5 ms", "1", "70.0", "–"]
@@ -263,7 +337,7 @@ def test_files_of_an_earlier_search(tmp_path):
     workdir = trained_job(tmp_path / "job")
     write_search(workdir)
     write_subnet(workdir, "small", arch=SPACE.max().to_dict())
-    tree = parse(page_of(workdir))
+    tree = parse(undrawn(workdir))
     assert "of an arch that an earlier search chose. ofa-export" in notes(tree, "subnets")
     assert "model_int8.tflite" not in tree.text
 
@@ -271,7 +345,7 @@ def test_files_of_an_earlier_search(tmp_path):
 def test_a_network_of_its_own(tmp_path):
     workdir = trained_job(tmp_path / "job")
     write_subnet(workdir, "note8", space=None, resolution=224, macs=2.5e8, params=4.1e6)
-    subnet = parse(page_of(workdir)).by_id("subnet-1")
+    subnet = parse(undrawn(workdir)).by_id("subnet-1")
     assert "224 × 224 px" in subnet.text
     assert "250.0 M MACs" in subnet.text
     assert "No latency is measured yet. mobile-bench" in subnet.text
@@ -294,7 +368,7 @@ def test_whose_weights_the_files_have(tmp_path, card_hash, told):
     for when, accuracy in (("before", 0.7), ("after", 0.75)):
         row = {"step": 0, "phase": "finetune", "when": when, "accuracy": {"subnet": accuracy}}
         append_json(tuned.metrics, row)
-    text = parse(page_of(workdir)).by_id("subnet-1").text
+    text = parse(undrawn(workdir)).by_id("subnet-1").text
     assert told in text
     assert "75.0 % after it on held-out images" in text
 
@@ -304,7 +378,7 @@ def test_files_of_other_weights_than_were_searched(tmp_path, card_hash, other):
     workdir = trained_job(tmp_path / "job")
     write_search(workdir)
     write_subnet(workdir, "small", fingerprint=f"{card_hash}-64-0.875-200")
-    text = parse(page_of(workdir)).by_id("subnet-1").text
+    text = parse(undrawn(workdir)).by_id("subnet-1").text
     assert "Weights: of the supernet, batch norm recalibrated" in text
     assert ("but not those that were searched" in text) == other
 
@@ -316,7 +390,7 @@ def test_texts_of_files_are_only_texts(tmp_path):
     found = read_json(workdir.search_result)
     found["subnets"][0]["name"] = '"><b>evil'
     write_json(workdir.search_result, found)
-    tree = parse(page_of(workdir))
+    tree = parse(undrawn(workdir))
     assert not {element.tag for element in tree.all()} & {"script", "b", "i"}
     assert f"{evil}, dog" in tree.by_id("training").text
     assert tree.by_id("subnet-1").all("h3")[0].text == '"><b>evil'
@@ -356,7 +430,7 @@ def test_a_missing_model_is_named(copied):
 @pytest.mark.parametrize("settings", [Settings(), Settings(num_runs=10)])
 def test_the_newest_measurement_counts(copied, settings):
     write_measurement(copied, "small", "float32", 500.0, settings=settings, **LATER)
-    tree = parse(page_of(copied))
+    tree = parse(undrawn(copied))
     tables = tree.by_id("subnet-1").all("table")
     host = next(t for t in tables if t.text.startswith("ms on host"))
     assert host.rows()["tflite float32"][1] == "0.501"
@@ -372,7 +446,7 @@ def test_the_overview_shows_what_was_predicted_and_not_slowed(copied):
             for cpus in ("", "big"):
                 settings = Settings(cpus=cpus, op_profile=not cpus)
                 write_measurement(copied, name, precision, 900.0, settings=settings, **LATER)
-    latency = parse(page_of(copied)).by_id("overview").all("table")[1]
+    latency = parse(undrawn(copied)).by_id("overview").all("table")[1]
     assert "files measured on host, cpu, Linux; xnnpack, 1 thread, any cores" in latency.text
     assert latency.rows()["small"] == ["0.500", "0.021", "0.251"]
 
@@ -381,17 +455,17 @@ def test_another_host_s_table_predicts_nothing_here(copied):
     table = read_json(copied.path / TABLE)
     table["setup"]["device"]["cpu"] = "another"
     write_json(copied.path / TABLE, table)
-    tables = parse(page_of(copied, PREDICTED)).by_id("subnet-1").all("table")
+    tables = parse(undrawn(copied, PREDICTED)).by_id("subnet-1").all("table")
     host = next(t for t in tables if t.text.startswith("ms on host"))
     assert host.rows()["tflite float32"][:2] == ["–", "0.251"]
-    overview = parse(page_of(copied, PREDICTED)).by_id("overview").text
+    overview = parse(undrawn(copied, PREDICTED)).by_id("overview").text
     assert "budget and prediction are those of the search" in overview
 
 
 def test_an_imported_job_in_a_folder_named_after_a_command(tmp_path):
     recipe = {"checkpoint": "abc123", "new_head": False}
     workdir = trained_job(tmp_path / "ofa-train", data=None, recipe=recipe)
-    assert f"ofa-import --workdir={workdir.path}" in page_of(workdir)
+    assert f"ofa-import --workdir={workdir.path}" in undrawn(workdir)
 
 
 @pytest.mark.parametrize("name", ["largest", "sandwich", "expand2"])
@@ -401,10 +475,10 @@ def test_phases_begin_where_the_one_before_was_evaluated_last(tmp_path, name):
         row = {"step": step, "phase": phase, "when": when, "accuracy": {"a": 0.5, "b": 0.6}}
         append_json(workdir.metrics, row)
     training = read_report(workdir, SPACE, {}).training
-    assert training_chart(training).bounds == [(0, name), (9, "next")]
+    assert training.phase_starts == {name: 0, "next": 9}
 
 
 def test_an_unfinished_measurement_is_told(copied):
     with open(copied.measurements, "a") as file:
         file.write(json.dumps({"version": 2})[:-3])
-    assert "the unfinished last row is left out" in notes(parse(page_of(copied)), "overview")
+    assert "the unfinished last row is left out" in notes(parse(undrawn(copied)), "overview")

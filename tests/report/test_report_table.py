@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
+import pytest
 from report_helpers import results
 
-from ofa_tf.report import markdown_table, text_table
+from ofa_tf.report import front_table, markdown_table, text_table
 
 ROW = {
     "name": "fast",
@@ -107,3 +109,30 @@ def test_a_name_of_others_is_text_in_a_terminal_and_in_markdown():
     assert r"a\x1b[31m\u202eb\n[x](y) <b>|" in text[-1]
     row = markdown_table([ROW | {"name": EVIL}]).splitlines()[-1]
     assert row.startswith(r"| a\\x1b\[31m\\u202eb\\n\[x\](y) \<b\>\| | 28 |")
+
+
+ARCH = {"ks": [3], "e": [3], "d": [2, 3], "r": 28}
+
+
+def front(count: int) -> list[dict]:
+    return [
+        {"arch": ARCH, "predicted_accuracy": 0.5 + i / 1000, "macs_m": 1.25 * (i + 1)}
+        for i in range(count)
+    ]
+
+
+def test_table_of_a_short_front():
+    head, rule, first, second = front_table(front(2), "macs_m").splitlines()
+    assert head.split() == ["MACs", "(M)", "accuracy", "(%)", "input", "(px)", "depths"]
+    assert rule == "-" * len(head)
+    assert first.split() == ["1.25", "50.00", "28", "2", "3"]
+    assert second.split() == ["2.5", "50.10", "28", "2", "3"]
+
+
+def test_table_of_a_long_front_keeps_both_ends():
+    lines = front_table(front(333), "macs_m").splitlines()[2:]
+    assert len(lines) == 20
+    assert lines[0].split()[0] == "1.25"
+    assert float(lines[-1].split()[0]) == pytest.approx(333 * 1.25, rel=1e-3)
+    costs = [float(line.split()[0]) for line in lines]
+    assert np.diff(costs).min() > 0.8 * np.diff(costs).max()

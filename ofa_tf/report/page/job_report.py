@@ -15,10 +15,10 @@ from ofa_tf.report.page.prediction import (
     read_latency_prediction,
 )
 from ofa_tf.report.page.reading import Source
-from ofa_tf.report.page.search import Front, Search, read_fronts, read_search
+from ofa_tf.report.page.searched import Front, SearchRecord, read_fronts, read_search
 from ofa_tf.report.page.subnets import Subnet, SubnetReader
 from ofa_tf.report.page.timing import is_slowed, read_timings
-from ofa_tf.report.page.training import Training, read_training
+from ofa_tf.report.page.trained import Training, read_training
 from ofa_tf.spaces import SearchSpace
 from ofa_tf.workdir import Workdir
 
@@ -64,7 +64,7 @@ class JobReport:
     accuracy: AccuracyPrediction | None
     latencies: tuple[LatencyPrediction, ...]
     predicted: Mapping[str, Predicted]
-    search: Search | None
+    search: SearchRecord | None
     fronts: tuple[Front, ...]
     subnets: tuple[Subnet, ...]
     timing_source: Source | None

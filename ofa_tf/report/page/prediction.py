@@ -83,11 +83,16 @@ class LatencyPrediction:
     source: Source
 
     @property
+    def where(self) -> str:
+        """The device, as short as it can be told."""
+        return str(self.device.get("model") or self.device.get("target") or self.file)
+
+    @property
     def title(self) -> str:
         """Device, precision and settings in a line."""
         threads = self.settings.get("threads")
         parts = [
-            str(self.device.get("model") or self.device.get("target") or self.file),
+            self.where,
             self.precision,
             f"{threads} thread{'s' * (threads != 1)}" if threads else "",
             f"cores {self.settings['cpus']}" if self.settings.get("cpus") else "",
@@ -150,7 +155,7 @@ def read_latency_prediction(path: pathlib.Path, command: str) -> LatencyPredicti
     Raises:
         FailureError: the file is damaged, or of an older version.
     """
-    table = read_fields(path, "Measure it anew, or move it out of the workdir.")
+    table = read_fields(path, "Measure it again, or move it out of the workdir.")
     report, setup = table.fields("report"), table.fields("setup")
     measured = "device" in setup  # unlike a table that was made of other numbers
     return LatencyPrediction(

@@ -35,7 +35,7 @@ def changed(path: pathlib.Path) -> str:
 
 
 def said_date(date: str) -> str:
-    """A date of ISO 8601 as the page has it; as it is where it is none."""
+    """A date of ISO 8601 as the page has it; other text as it is."""
     try:
         time = datetime.datetime.fromisoformat(date)
     except ValueError:

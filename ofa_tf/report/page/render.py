@@ -11,13 +11,23 @@ from typing import Any
 import jinja2
 
 from ofa_tf.names import printable
-from ofa_tf.report.page import diagram, figures
-from ofa_tf.report.page.job_report import JobReport
-from ofa_tf.report.page.search import measure_name
+from ofa_tf.report.colors import DARK, LIGHT
+from ofa_tf.report.drawing import architectures_picture
+from ofa_tf.report.figures import (
+    accuracy_picture,
+    front_picture,
+    latency_picture,
+    tradeoff_picture,
+    training_picture,
+)
+from ofa_tf.report.measures import measure_name
+from ofa_tf.report.page.job_report import JobReport, Predicted
+from ofa_tf.report.page.prediction import LatencyPrediction
 from ofa_tf.report.page.subnets import Subnet, Timing
 from ofa_tf.report.page.timing import describe_device, describe_settings, is_slowed
-from ofa_tf.report.table import table_cells
-from ofa_tf.spaces import Blueprint, SearchSpace
+from ofa_tf.report.plots import Picture
+from ofa_tf.report.tables import table_cells
+from ofa_tf.spaces import SearchSpace
 from ofa_tf.version import __version__
 
 _MISSING = "–"
@@ -32,16 +42,21 @@ def render(report: JobReport, space: SearchSpace) -> str:
         report: what it tells.
         space: of the job, whose largest subnet shows what the others leave out.
     """
-    largest = space.blueprint(space.max(), len(report.training.class_names))
+    overview = _overview(report)
+    pictures = _pictures(report, space)
+    first = f"tradeoff-{overview['table']}" if overview else ""
+    if first not in pictures:
+        first = next((name for name in pictures if name.startswith("tradeoff-")), "")
     return (
         _environment()
         .get_template("report.html")
         .render(
             report=report,
-            overview=_overview(report),
-            diagrams={
-                subnet.name: _diagram(subnet, largest) for subnet in report.subnets if subnet.plan
-            },
+            overview=overview,
+            pictures=pictures,
+            first_picture=first,
+            light=LIGHT,
+            dark=DARK,
             version=__version__,
         )
     )
@@ -66,7 +81,6 @@ def _environment() -> jinja2.Environment:
         "number": _decimals,
     }
     environment.globals |= {
-        "figures": figures,
         "measure_name": measure_name,
         "settings": describe_settings,
         "timing_groups": timing_groups,
@@ -79,8 +93,46 @@ def _printable(value: Any) -> Any:
     return printable(value) if type(value) is str else value
 
 
-def _diagram(subnet: Subnet, largest: Blueprint) -> diagram.Diagram:
-    return diagram.draw(subnet.plan, largest, subnet.name)
+def _pictures(report: JobReport, space: SearchSpace) -> dict[str, str]:
+    """The SVG of each picture by its id: what it shows, and the number of it."""
+    found: dict[str, Picture | None] = {}
+    training, accuracy = report.training, report.accuracy
+    if training.evaluations:
+        ends = training.last_corners[0], training.last_corners[-1]
+        found["corners"] = training_picture(training.curves, *ends, training.phase_starts)
+    if accuracy:
+        found["predicted"] = accuracy_picture(accuracy.accuracies, accuracy.predictions)
+    for number, table in enumerate(report.latencies, start=1):
+        if table.seen or table.unseen:
+            found[f"latencies-{number}"] = latency_picture(table.seen, table.unseen)
+        found[f"tradeoff-{number}"] = _tradeoff(report, table)
+    for front in report.fronts:
+        found[f"front-{front.measure}"] = front_picture(
+            *zip(*front.points, strict=True), measure=front.measure
+        )
+    largest = space.blueprint(space.max(), len(training.class_names))
+    for number, subnet in enumerate(report.subnets, start=1):
+        if subnet.plan:
+            row = {"name": subnet.name}  # its latencies, of every device, are below it
+            found[f"blocks-{number}"] = architectures_picture([row], [subnet.plan], largest)
+    return {name: one.svg(name) for name, one in found.items() if one}
+
+
+def _tradeoff(report: JobReport, table: LatencyPrediction) -> Picture | None:
+    """Accuracy against latency where a table was measured; None where nothing of it is known."""
+    known = report.predicted.get(table.file, Predicted((), (), {}))
+    rows = []
+    for subnet in report.subnets:
+        if subnet.chosen and subnet.name in known.subnet_ms:
+            there = [one for one in subnet.timings if one.table == table.file]
+            of_table = {
+                "predicted_latency_ms": known.subnet_ms[subnet.name],
+                "precision": table.precision,
+            }
+            rows.append(_overview_row(subnet, there) | of_table)
+    if not (rows or len(known.cloud) or len(known.front)):
+        return None
+    return tradeoff_picture(rows, known.cloud, known.front, device=table.where)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,10 +172,12 @@ def _overview(report: JobReport) -> dict[str, Any] | None:
         for subnet in chosen
     }
     shown = [one for ones in timings.values() for one in ones]
+    files = [table.file for table in report.latencies]
     columns, cells = table_cells([_overview_row(one, timings[one.name]) for one in chosen])
     return {
         "tables": _by_group(columns, cells),
         "where": setting,
+        "table": next((files.index(one.table) + 1 for one in shown if one.table), 0),
         "predicted_there": any(one.table for one in shown),
         "invalid": sum(not one.summary.verdict.valid for one in shown),
         "timed": len(shown),

@@ -10,9 +10,9 @@ import mobile_bench
 from ofa_tf.errors import FailureError
 from ofa_tf.fields import Fields, read_fields, read_lines
 from ofa_tf.report.page.reading import Missing, Source, said_date
-from ofa_tf.report.page.search import Chosen, Search
+from ofa_tf.report.page.searched import Chosen, SearchRecord
 from ofa_tf.report.page.timing import OpProfile, Timings, op_profile
-from ofa_tf.report.results import file_sha256
+from ofa_tf.report.result_rows import file_sha256
 from ofa_tf.spaces import Blueprint, SearchSpace, read_arch
 from ofa_tf.workdir import Workdir
 
@@ -131,7 +131,7 @@ class SubnetReader:
         self._timings, self._predict = timings, predict
         self._export_command, self._measure_command = export_command, measure_command
 
-    def read(self, search: Search | None) -> tuple[Subnet, ...]:
+    def read(self, search: SearchRecord | None) -> tuple[Subnet, ...]:
         """The chosen subnets in their order, then what else is exported, by name.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Tables of results.json and of exported files: text for a terminal, Markdown for a page."""
+"""Tables of results.json, exported files and fronts: text for a terminal, Markdown for a page."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ofa_tf.names import printable
+from ofa_tf.report.measures import measure_label
 
 _MISSING = "-"
+_FRONT_ROWS = 20
 _IN_MARKDOWN = re.compile(r"[\\`*\[\]<>|&]")  # what makes links, HTML and columns of a name
 
 
@@ -79,6 +83,27 @@ def file_table(rows: Sequence[Mapping[str, Any]]) -> str:
         for row in rows
     ]
     return _text_table("file", _FILE_COLUMNS, counted)
+
+
+def front_table(rows: Sequence[Mapping[str, Any]], measure: str) -> str:
+    """Up to twenty rows of a front file as aligned text, spread evenly, both ends included.
+
+    Args:
+        rows: with `arch`, `predicted_accuracy` and the measure, by rising cost.
+        measure: such as "macs_m".
+    """
+    count = min(_FRONT_ROWS, len(rows))
+    places = np.unique(np.linspace(0, len(rows) - 1, count).round().astype(int))
+    head = f"{measure_label(measure):>16}  accuracy (%)  input (px)  depths"
+    lines = [head, "-" * len(head)]
+    for place in places:
+        row = rows[place]
+        arch = row["arch"]
+        lines.append(
+            f"{row[measure]:>16.4g}  {100 * row['predicted_accuracy']:>12.2f}  {arch['r']:>10}  "
+            f"{' '.join(map(str, arch['d']))}"
+        )
+    return "\n".join(lines)
 
 
 def _text_table(

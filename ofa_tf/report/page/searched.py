@@ -6,21 +6,14 @@ import dataclasses
 from collections.abc import Mapping
 
 from ofa_tf.fields import Fields, read_fields
+from ofa_tf.report.measures import MEASURES, measure_name
 from ofa_tf.report.page.reading import Source, changed
 from ofa_tf.spaces import Arch, SearchSpace, read_arch
 from ofa_tf.workdir import SEARCH_REMEDY, Workdir
 
-MEASURES = {  # names and units
-    "latency_ms": ("latency", "ms"),
-    "macs_m": ("MACs", "M"),
-    "params_m": ("parameters", "M"),
-    "file_kb": ("file", "kB"),
-    "memory_kb": ("activations", "kB"),
-}
-
 
 @dataclasses.dataclass(frozen=True)
-class Candidate:
+class ScoredSubnet:
     """A subnet that came into question for a scenario; accuracies are 0..1."""
 
     arch: Arch
@@ -42,12 +35,12 @@ class Chosen:
 
     name: str
     limits: Mapping[str, float]
-    best: Candidate
-    candidates: tuple[Candidate, ...]
+    best: ScoredSubnet
+    candidates: tuple[ScoredSubnet, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class Search:
+class SearchRecord:
     """search.json.
 
     Args:
@@ -71,22 +64,14 @@ class Front:
     source: Source
 
 
-def measure_name(measure: str) -> tuple[str, str]:
-    """Name and unit of a measure, also of the latency on a device: `note10_ms`."""
-    if measure in MEASURES:
-        return MEASURES[measure]
-    what, _, unit = measure.rpartition("_")
-    return f"latency on {what}", unit
-
-
-def read_search(workdir: Workdir, space: SearchSpace, command: str) -> Search | None:
+def read_search(workdir: Workdir, space: SearchSpace, command: str) -> SearchRecord | None:
     """Reads search.json; None where there is none. Raises FailureError where it is damaged."""
     path = workdir.search_result
     if not path.exists():
         return None
     fields = read_fields(path, SEARCH_REMEDY)
     settings = fields.fields("settings")
-    return Search(
+    return SearchRecord(
         chosen=tuple(_chosen(row, space) for row in fields.several("subnets")),
         own_predictor="accuracy_predictor" not in settings,
         weights=(settings.text_or_none("fingerprint") or "").split("-")[0] or None,
@@ -122,8 +107,8 @@ def _chosen(row: Fields, space: SearchSpace) -> Chosen:
     )
 
 
-def _candidate(row: Fields, space: SearchSpace) -> Candidate:
-    return Candidate(
+def _candidate(row: Fields, space: SearchSpace) -> ScoredSubnet:
+    return ScoredSubnet(
         read_arch(row, space),
         row.number("predicted_accuracy"),
         row.number_or_none("evaluated_accuracy"),

@@ -1,4 +1,4 @@
-"""The pictures: they are there, not blank, of the right size, and draw what the data says."""
+"""The drawings of subnets block by block: one box per block, where it belongs."""
 
 from __future__ import annotations
 
@@ -8,65 +8,19 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from PIL import Image
+from picture_helpers import pixels
 from report_helpers import results
 
 from ofa_tf.errors import FailureError
-from ofa_tf.report import plot_architectures, plot_pareto
+from ofa_tf.report import architectures_picture
 from ofa_tf.report.drawing import draw_blueprints
 from ofa_tf.spaces import get_space, list_spaces
-
-CLOUD = np.random.default_rng(0).random((300, 2)) * [2.0, 0.3] + [0.1, 0.5]
-FRONT = np.array([[0.2, 0.7], [1.0, 0.75], [2.0, 0.8]])
-
-
-def pixels(path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
 
 
 def draw(space: str, count: int = 4):
     rows, plans = results(space, count)
     titles = [row["name"] for row in rows]
     return plans, draw_blueprints(Figure(), plans, titles)
-
-
-def test_pareto_picture(tmp_path):
-    rows, _ = results("ofa_mbv3_tiny", 4)
-    path = tmp_path / "pictures" / "pareto.png"
-    plot_pareto(path, rows, CLOUD, FRONT, device="host")
-    image = pixels(path)
-    assert image.shape == (600, 1000, 3)
-    assert len(np.unique(image.reshape(-1, 3), axis=0)) > 20
-    assert [p.name for p in path.parent.iterdir()] == ["pareto.png"]
-
-
-def test_pareto_picture_shows_the_measured_points(tmp_path):
-    rows, _ = results("ofa_mbv3_tiny", 3)
-    unmeasured = [{**row, "measured_latency_ms": {}, "accuracy": {}} for row in rows]
-    for name, shown in (("with", rows), ("without", unmeasured)):
-        plot_pareto(tmp_path / f"{name}.png", shown, CLOUD, FRONT, device="host")
-    colored = {}
-    for name in ("with", "without"):
-        image = pixels(tmp_path / f"{name}.png").astype(int)
-        colored[name] = int((np.ptp(image, axis=2) > 60).sum())
-    # A measured point is a filled disc or square of some 60 pixels: six are missing.
-    assert colored["with"] > colored["without"] + 6 * 30
-
-
-def test_pareto_picture_of_chosen_subnets_only(tmp_path, monkeypatch):
-    """Without a cloud and a front the legend does not speak of them."""
-    rows, _ = results("ofa_mbv3_tiny", 3)
-    figures, empty = [], np.empty((0, 2))
-    monkeypatch.setattr("ofa_tf.report.plots.save_figure", lambda figure, _: figures.append(figure))
-    plot_pareto(tmp_path / "all.png", rows, CLOUD, FRONT, device="host")
-    plot_pareto(tmp_path / "chosen.png", rows, empty, empty, device="host")
-    everything, chosen = (
-        [text.get_text() for text in figure.legends[0].get_texts()] for figure in figures
-    )
-    assert everything == ["predicted, any subnet", "predicted Pareto front", *chosen]
-    assert chosen[0] == "predicted, chosen subnet"
-    assert [len(figure.axes[0].collections) for figure in figures] == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -76,10 +30,23 @@ def test_pareto_picture_of_chosen_subnets_only(tmp_path, monkeypatch):
 def test_architecture_picture(tmp_path, space, count):
     rows, plans = results(space, count)
     path = tmp_path / "architectures.png"
-    plot_architectures(path, rows, plans)
+    architectures_picture(rows, plans).write_png(path)
     image = pixels(path)
     assert image.shape == (60 + 150 * count, 1000, 3)
     assert len(np.unique(image.reshape(-1, 3), axis=0)) > 20
+
+
+def test_no_text_of_the_picture_overlaps_another():
+    rows, plans = results("ofa_mbv3_w1.0", 3)
+    figure = architectures_picture(rows, plans).figure
+    FigureCanvasAgg(figure).draw()
+    texts = [text for axes in figure.axes for text in (*axes.texts, axes.title, axes._left_title)]
+    texts += [figure.legends[0].get_title(), *figure.legends[0].get_texts()]
+    boxes = [text.get_window_extent() for text in texts if text.get_text()]
+    for i, box in enumerate(boxes):
+        assert figure.bbox.x0 <= box.x0
+        assert box.x1 <= figure.bbox.x1
+        assert not any(box.overlaps(other) for other in boxes[i + 1 :]), texts[i]
 
 
 @pytest.mark.parametrize("space", list_spaces())
@@ -157,30 +124,40 @@ def test_texts_of_a_row_do_not_overlap(space):
             assert not any(box.overlaps(other) for other in boxes[i + 1 :]), axes.texts[i]
 
 
-def test_title_tells_measured_from_predicted(tmp_path, monkeypatch):
-    rows, plans = results("ofa_mbv3_tiny", 2)
+def test_a_block_that_only_the_largest_has_is_a_gap():
+    space = get_space("ofa_mbv3_tiny")
+    small, large = (space.blueprint(arch, 10) for arch in (space.min(), space.max()))
+    (axes,) = architectures_picture([{"name": "small"}], [small], large).figure.axes
+    crosses = [line for line in axes.lines if line.get_marker() == "x"]
+    assert len(axes.patches) == len(small.blocks)
+    assert len(crosses) == len(large.blocks) - len(small.blocks) > 0
+
+
+def test_title_tells_measured_from_predicted():
+    rows, plans = results("ofa_mbv3_tiny", 3)
     rows[1] = {**rows[1], "measured_latency_ms": {}}
-    seen = []
-    monkeypatch.setattr(
-        "ofa_tf.report.plots.draw_blueprints", lambda figure, plans, titles: seen.extend(titles)
-    )
-    plot_architectures(tmp_path / "a.png", rows, plans)
+    rows[2] = {"name": "alone"}
+    axes = architectures_picture(rows, plans).figure.axes
+    seen = [one.get_title(loc="left") for one in axes]
     side = plans[0].resolution
     assert f"{side} × {side} px" in seen[0]
     assert f"{plans[0].macs / 1e6:.1f} M MACs" in seen[0]
-    assert seen[0].endswith("0.275 ms,  68.8 % (measured)")
-    assert seen[1].endswith("0.750 ms,  72.0 % (predicted)")
+    assert seen[0].endswith("0.275 ms, 68.8 % (measured)")
+    assert seen[1].endswith("0.750 ms, 72.0 % (predicted)")
+    assert seen[2].endswith("M MACs")
 
 
 def test_users_matplotlib_is_left_alone(tmp_path):
     before = (dict(matplotlib.rcParams), matplotlib.get_backend(auto_select=False))
     rows, plans = results("ofa_mbv3_tiny", 2)
-    plot_architectures(tmp_path / "a.png", rows, plans)
+    picture = architectures_picture(rows, plans)
+    picture.write_png(tmp_path / "a.png")
+    picture.svg("a")
     assert (dict(matplotlib.rcParams), matplotlib.get_backend(auto_select=False)) == before
 
 
 def test_unwritable_folder_is_one_message(tmp_path):
     (tmp_path / "file").write_text("")
     rows, plans = results("ofa_mbv3_tiny", 2)
-    with pytest.raises(FailureError, match="could not be written"):
-        plot_architectures(tmp_path / "file" / "a.png", rows, plans)
+    with pytest.raises(FailureError, match=r"a\.png could not be written"):
+        architectures_picture(rows, plans).write_png(tmp_path / "file" / "a.png")

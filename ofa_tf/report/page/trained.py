@@ -18,7 +18,7 @@ _METRICS_REMEDY = "Restore it from a copy, or remove the line."
 
 
 @dataclasses.dataclass(frozen=True)
-class Phase:
+class PhaseRecord:
     """A phase of the recipe, and how far it came.
 
     Args:
@@ -74,7 +74,7 @@ class Training:
     images: Facts
     recipe: Facts
     class_names: tuple[str, ...]
-    phases: tuple[Phase, ...]
+    phases: tuple[PhaseRecord, ...]
     evaluations: tuple[Evaluation, ...]
     config_source: Source
     metrics_source: Source | None
@@ -90,6 +90,27 @@ class Training:
     def last_corners(self) -> tuple[str, ...]:
         """Those of the last evaluation, from the smallest to the largest."""
         return tuple(self.evaluations[-1].accuracies) if self.evaluations else ()
+
+    @property
+    def curves(self) -> dict[str, list[tuple[float, float]]]:
+        """(step, accuracy in 0..1) of each subnet, by name."""
+        return {
+            name: [
+                (one.step, one.accuracies[name])
+                for one in self.evaluations
+                if name in one.accuracies
+            ]
+            for name in self.corners
+        }
+
+    @property
+    def phase_starts(self) -> dict[str, int]:
+        """The step at which each phase begins: where the one before it was evaluated last."""
+        starts: dict[str, int] = {}
+        begins = [0, *(one.step for one in self.evaluations[:-1])]
+        for one, begin in zip(self.evaluations, begins, strict=False):
+            starts.setdefault(one.phase, begin)
+        return starts
 
     def around(self, phase: str) -> tuple[Mapping[str, float], Mapping[str, float]]:
         """Accuracies before a phase and after it; empty where they are not known."""
@@ -223,7 +244,7 @@ def _recipe_facts(recipe: Fields, config: Fields) -> Iterator[tuple[str, str]]:
 
 def _phases(
     recipe: Fields, rows: Sequence[Fields], evaluations: Sequence[Evaluation]
-) -> Iterator[Phase]:
+) -> Iterator[PhaseRecord]:
     done = {one.phase for one in evaluations if one.when == "after"}
     for phase in recipe.several("phases"):
         name = phase.text("name")
@@ -231,7 +252,7 @@ def _phases(
         losses = [row.number("loss") for row in epochs if "loss" in row]
         speeds = sorted(row.number("images_per_second") for row in epochs)
         begun = bool(epochs) or name in {one.phase for one in evaluations}
-        yield Phase(
+        yield PhaseRecord(
             name,
             *(phase.number(key) for key in ("epochs", "base_lr", "warmup_epochs")),
             subnets_per_step=phase.number("subnets_per_step"),
