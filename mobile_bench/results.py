@@ -15,7 +15,8 @@ from typing import Any
 
 from mobile_bench.errors import UsageError
 
-VERSION = 2  # of the JSON form of a row
+# Of the JSON form of a row. A row of 2.1, say, has other fields with defaults and is read, too.
+VERSION = 2
 MAX_THREADS = 64
 MAX_RUNS_PER_ROUND = 100_000
 DELEGATES = ("xnnpack", "cpu", "gpu", "nnapi", "hexagon")
@@ -368,24 +369,28 @@ class Measurement:
         return {"version": VERSION, **_encode(dataclasses.asdict(self))}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Measurement:
+    def from_dict(cls, values: dict[str, Any], unknown: set[str] | None = None) -> Measurement:
         """Rebuilds a record from its JSON form.
 
+        Args:
+            values: The form. Fields that came later and are missing take their defaults; fields
+                that only a later version knows are left out.
+            unknown: Gets the names of those that were left out, such as "after.humidity".
+
         Raises:
-            ValueError: The form is of another version, a key is missing that has no default (those
-                that came later have one) or unknown, or a value is of another type; the message
-                names the key.
+            ValueError: The form is of another version, a key is missing that has no default, or a
+                value is of another type; the message names the key.
         """
         if not isinstance(values, dict):
             raise ValueError(f"row: expected an object, got {values!r:.80}")
         version = values.get("version", 1)
-        if version != VERSION:
+        if type(version) not in (int, float) or version // 1 != VERSION:
             raise ValueError(
                 f"this is a row of version {version!r:.20} of mobile_bench's files, this is version"
                 f" {VERSION}; measure again into another file"
             )
         rest = {key: value for key, value in values.items() if key != "version"}
-        row = _decode(rest, cls, "")
+        row = _decode(rest, cls, "", set() if unknown is None else unknown)
         for name, value in dataclasses.asdict(row.timings).items():
             if value is not None and value < 0:
                 raise ValueError(f"timings.{name}: expected 0 or more, got {value:g}")
@@ -399,17 +404,19 @@ def _encode(value: Any) -> Any:
     return [_encode(item) for item in value] if isinstance(value, tuple) else value
 
 
-def _decode(value: Any, expected: Any, where: str) -> Any:
+def _decode(value: Any, expected: Any, where: str, unknown: set[str]) -> Any:
     """Returns a JSON value as the annotated type `expected`; `where` names it in errors."""
     if dataclasses.is_dataclass(expected):
-        return _decode_record(value, expected, where)
+        return _decode_record(value, expected, where, unknown)
     origin, arguments = typing.get_origin(expected), typing.get_args(expected)
     if origin is types.UnionType:  # only "T | None" is used
-        return None if value is None else _decode(value, arguments[0], where)
+        return None if value is None else _decode(value, arguments[0], where, unknown)
     if origin is tuple and isinstance(value, (list, tuple)):
-        return tuple(_decode(v, arguments[0], f"{where}[{i}]") for i, v in enumerate(value))
+        return tuple(
+            _decode(v, arguments[0], f"{where}[{i}]", unknown) for i, v in enumerate(value)
+        )
     if origin is dict and isinstance(value, dict):
-        return {key: _decode(v, arguments[1], f"{where}.{key}") for key, v in value.items()}
+        return {k: _decode(v, arguments[1], f"{where}.{k}", unknown) for k, v in value.items()}
     if expected is float and type(value) in (int, float) and math.isfinite(value):
         return float(value)
     if expected is int and type(value) is int and abs(value) < 2**63:
@@ -420,7 +427,7 @@ def _decode(value: Any, expected: Any, where: str) -> Any:
     raise ValueError(f"{where}: expected {name}, got {value!r:.80}")
 
 
-def _decode_record(value: Any, expected: Any, where: str) -> Any:
+def _decode_record(value: Any, expected: Any, where: str, unknown: set[str]) -> Any:
     label = where or "row"
     if not isinstance(value, dict):
         raise ValueError(f"{label}: expected an object, got {value!r:.80}")
@@ -428,10 +435,10 @@ def _decode_record(value: Any, expected: Any, where: str) -> Any:
     needed = {
         field.name for field in dataclasses.fields(expected) if field.default is dataclasses.MISSING
     }
-    missing, unknown = sorted(needed - value.keys()), sorted(value.keys() - hints.keys())
+    missing = sorted(needed - value.keys())
     if missing:
         raise ValueError(f"{label}: missing {', '.join(missing)}")
-    if unknown:
-        raise ValueError(f"{label}: unknown {', '.join(unknown)}")
     prefix = f"{where}." if where else ""
-    return expected(**{key: _decode(value[key], hints[key], prefix + key) for key in value})
+    unknown.update(re.sub(r"\[\d+]", "", prefix) + key for key in value.keys() - hints.keys())
+    known = value.keys() & hints.keys()
+    return expected(**{k: _decode(value[k], hints[k], prefix + k, unknown) for k in known})

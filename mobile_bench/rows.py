@@ -18,7 +18,13 @@ _START = b'{"version": '  # of each row
 
 
 class Rows(NamedTuple):
-    """The rows of a file; `notice` tells of a last line that a killed process left unfinished."""
+    """The rows of a file.
+
+    Attributes:
+        measurements: The rows.
+        notice: Tells of a last line that a killed process left unfinished, and of fields that only
+            a later version knows; None where there is nothing to tell.
+    """
 
     measurements: list[Measurement]
     notice: str | None
@@ -28,7 +34,7 @@ def read_rows(path: str | os.PathLike[str]) -> Rows:
     """Reads a results file.
 
     A damaged last line without its line end was being written when its process was killed: it is
-    left out and reported in `notice`.
+    left out and reported in `notice`. So are fields that only a later minor version knows.
 
     Raises:
         FailureError: The file cannot be read, or another line is damaged (named by its number).
@@ -38,22 +44,32 @@ def read_rows(path: str | os.PathLike[str]) -> Rows:
     except OSError as error:
         raise FailureError(f"{path}: cannot be read: {error.strerror}") from error
     *lines, tail = text.split(b"\n")
-    measurements = [_parse_line(path, number, line) for number, line in enumerate(lines, start=1)]
-    if not tail:
-        return Rows(measurements, None)
-    try:
-        return Rows([*measurements, _parse(tail)], None)
-    except ValueError:
-        return Rows(measurements, _left_out(path, len(lines) + 1))
+    unknown: set[str] = set()
+    numbered = enumerate(lines, start=1)
+    measurements = [_parse_line(path, number, line, unknown) for number, line in numbered]
+    notices = []
+    if tail:
+        try:
+            measurements.append(_parse(tail, unknown))
+        except ValueError:
+            notices.append(_left_out(path, len(lines) + 1))
+    if unknown:
+        names = ", ".join(sorted(unknown))
+        notices.append(
+            one_line(f"{path}: fields that this version does not know are left out: {names}")
+        )
+    return Rows(measurements, "; ".join(notices) or None)
 
 
 def _left_out(path: str | os.PathLike[str], number: int) -> str:
     return one_line(f"{path}, line {number}: the unfinished last row is left out")
 
 
-def _parse_line(path: str | os.PathLike[str], number: int, line: bytes) -> Measurement:
+def _parse_line(
+    path: str | os.PathLike[str], number: int, line: bytes, unknown: set[str]
+) -> Measurement:
     try:
-        return _parse(line)
+        return _parse(line, unknown)
     except ValueError as error:
         raise FailureError(
             f"{path}, line {number}: not a measurement: {one_line(str(error), 200)}. Remove the "
@@ -61,9 +77,9 @@ def _parse_line(path: str | os.PathLike[str], number: int, line: bytes) -> Measu
         ) from error
 
 
-def _parse(line: bytes) -> Measurement:
+def _parse(line: bytes, unknown: set[str]) -> Measurement:
     try:
-        return Measurement.from_dict(json.loads(line, parse_constant=_refuse_constant))
+        return Measurement.from_dict(json.loads(line, parse_constant=_refuse_constant), unknown)
     except UnicodeDecodeError as error:
         raise ValueError("it is no text") from error
     except (RecursionError, OverflowError) as error:
@@ -166,14 +182,14 @@ class RowWriter:
         self._file.seek(0)
         text = self._file.read()
         if b"\n" in text:  # before hours of measuring are appended to what no one can read
-            _parse_line(self._path, 1, text.partition(b"\n")[0])
+            _parse_line(self._path, 1, text.partition(b"\n")[0], set())
         tail = text[text.rfind(b"\n") + 1 :]
         if not tail:
             return
         # Of what a power cut kept from the disk there may be zeros.
         begin = (tail.rstrip(b"\0") if b"\n" in text else tail)[: len(_START)]
         try:
-            _parse(tail)
+            _parse(tail, set())
         except ValueError as error:
             if begin != _START[: len(begin)]:  # somebody's file, not a row of ours
                 raise FailureError(

@@ -74,9 +74,10 @@ def test_a_record_survives_its_json_line(model, inputs, affinity, reasons, outsi
     ("path", "value", "message"),
     [
         (["sha256"], ..., "row: missing sha256"),
-        (["color"], "red", "row: unknown color"),
         (["version"], ..., f"row of version 1 of .*, this is version {VERSION}; measure again"),
         (["version"], "new", "row of version 'new'"),
+        (["version"], VERSION + 1, f"row of version {VERSION + 1} of .*; measure again"),
+        (["version"], True, "row of version True"),
         (["round"], "0", "round: expected int, got '0'"),
         (["after", "core_limit_khz"], [10**400], r"core_limit_khz\[0\]: expected int, got 1000"),
         (["timings", "mean_us"], ..., "timings: missing mean_us"),
@@ -114,6 +115,28 @@ def test_rows_from_before_notes_are_read():
     for part in ("verdict", "before", "after"):
         del row[part]["notes"]
     assert Measurement.from_dict(row) == ROW
+
+
+def test_rows_of_another_minor_version_are_read(tmp_path):
+    """One written before a field with a default came, and one of a later version with others."""
+    older, newer = (json.loads(json.dumps(FULL.to_dict())) for _ in range(2))
+    del older["verdict"]["notes"]
+    newer["version"] = VERSION + 0.1
+    newer["color"] = "red"
+    newer["after"]["humidity"] = {"percent": 40}
+    newer["profile"][0]["joules"] = 1.5
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in (older, newer, newer)))
+    rows = read_rows(path)
+    plain = dataclasses.replace(FULL, verdict=dataclasses.replace(FULL.verdict, notes=()))
+    assert rows.measurements == [plain, FULL, FULL]
+    assert rows.notice == (
+        f"{path}: fields that this version does not know are left out: after.humidity, color, "
+        "profile.joules"
+    )
+    with RowWriter(path) as writer:
+        writer.write(FULL)
+    assert read_rows(path).measurements == [plain, FULL, FULL, FULL]
 
 
 def test_rows_are_appended_and_read_back(tmp_path):
