@@ -26,7 +26,7 @@ help:
 	@echo "make test-reference  compare with the PyTorch reference, which it installs into .venv"
 	@echo "make bench       measure side by side with the PyTorch reference (20 minutes); takes"
 	@echo "                 ONLY=train_step,search  PUBLISHED=DIR  ARGS=--quick"
-	@echo "make lint        check style and format with ruff"
+	@echo "make lint        check style and format with ruff, types with mypy"
 	@echo "make venv        only make .venv, which the others do by themselves (about two minutes)"
 	@echo "make clean       remove .venv and the caches; runs/ is kept"
 	@echo "PYTHON=python3.12 after any of them: the Python for a new .venv (default: python3)"
@@ -71,7 +71,8 @@ bench: venv
 lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -73,7 +73,7 @@ class Fields:
         """Those keys that are not there at all, sorted."""
         return sorted(set(keys) - set(self._values))
 
-    def text(self, key: str) -> str:
+    def text(self, key: str | int) -> str:
         return self._checked(key, str, "a text")
 
     def name(self, key: str) -> str:
@@ -83,7 +83,7 @@ class Fields:
         except UsageError as error:
             raise self.error(str(error).rstrip(".")) from error
 
-    def number(self, key: str, least: float = -_MOST, most: float = _MOST) -> float:
+    def number(self, key: str | int, least: float = -_MOST, most: float = _MOST) -> float:
         value = self._checked(key, (int, float), "a number")
         if not is_number(value):
             raise self.error(f"{self.place(key)} is no number but {_shown(value)}")
@@ -120,7 +120,7 @@ class Fields:
 
     def numbers(self, key: str) -> tuple[float, ...]:
         """The numbers of a list, or of an object in the order of its keys."""
-        values = self._checked(key, (list, dict), "a list of numbers")
+        values: Any = self._checked(key, (list, dict), "a list of numbers")
         named = dict(enumerate(values)) if isinstance(values, list) else values
         numbers = self._nested(named, self.place(key))
         return tuple(numbers.number(name) for name in named)

@@ -200,7 +200,7 @@ def parse_json(text: str | bytes) -> Any:
 
 def _is_deeper_than(limit: int, value: Any) -> bool:
     """Whether there are more than so many lists and objects within each other."""
-    level = [[value]]
+    level: list[Any] = [[value]]
     for _ in range(limit + 1):
         nested = (v.values() if isinstance(v, dict) else v for v in level)
         level = [v for values in nested for v in values if isinstance(v, (dict, list))]

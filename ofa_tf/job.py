@@ -182,7 +182,9 @@ class Job:
 
     def _changes(self, data: ImageData) -> str | None:
         """How images differ from the job's; None where the job keeps no record."""
-        return self.census and self.census.changes(data.census)
+        if self.census is None or data.census is None:
+            return None
+        return self.census.changes(data.census)
 
     @property
     def data_config(self) -> dict[str, Any]:

@@ -32,6 +32,7 @@ def check_name(name: object, what: str) -> str:
 
         shown = one_line(name) if isinstance(name, str) else name
         raise UsageError(f"{what} is called {shown!r}, but a name {problem}.")
+    assert isinstance(name, str)  # or it would have a problem
     return name
 
 

@@ -325,7 +325,7 @@ def chosen_images(data: dict[str, Any] | None) -> dict[str, Any] | None:
 
 def _as_flags(settings: dict[str, Any]) -> dict[str, Any]:
     """Nested settings as the flags that they come from; a column of values for the phases."""
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, dict):
             found |= _as_flags(value)

@@ -93,14 +93,18 @@ def _background(draws: _Draws, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return scene
 
 
-def _bar(draws: _Draws, x, y, reach: float, width: tuple[float, float]) -> np.ndarray:
+def _bar(
+    draws: _Draws, x: np.ndarray, y: np.ndarray, reach: float, width: tuple[float, float]
+) -> np.ndarray:
     """A straight bar across the scene at most `reach` from its center, as a mask."""
     cosine, sine = draws.direction()
     distance = cosine * x + sine * y - draws.uniform(-reach, reach)
     return np.abs(distance) < draws.uniform(*width)
 
 
-def _draw_object(scene, draws: _Draws, x, y, labels) -> np.ndarray:
+def _draw_object(
+    scene: np.ndarray, draws: _Draws, x: np.ndarray, y: np.ndarray, labels: np.ndarray
+) -> np.ndarray:
     """The shape that gives the image its class, in two colors of its texture."""
     size = draws.uniform(0.65, 0.95)
     center_x, center_y = (draws.uniform(-1, 1) * (1.02 - size) for _ in range(2))
@@ -128,7 +132,7 @@ def _shape(u: np.ndarray, v: np.ndarray, shape: np.ndarray) -> np.ndarray:
     return np.select([shape == i for i in range(len(masks))], masks)
 
 
-def _texture(draws: _Draws, x, y, checked: np.ndarray) -> np.ndarray:
+def _texture(draws: _Draws, x: np.ndarray, y: np.ndarray, checked: np.ndarray) -> np.ndarray:
     """Stripes, or the checks made of two crossing sets of stripes, as a mask."""
     cosine, sine = draws.direction()
     period = draws.uniform(4.0, 6.0) * _PIXEL

@@ -3,7 +3,7 @@
 import functools
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +97,7 @@ def _report_bad(root: Path, checked: Checked, total: int) -> None:
     _log.warning("%s. They are skipped.", message)
 
 
-def _class_names(root: Path, splits: dict[str, Sequence[ImageFile]]) -> list[str]:
+def _class_names(root: Path, splits: Mapping[str, Sequence[ImageFile]]) -> list[str]:
     """The classes of all splits, sorted; they must be the same in each."""
     classes = {role: {file.class_name for file in files} for role, files in splits.items()}
     train = classes.pop(TRAIN)
@@ -154,7 +154,7 @@ def _check_two_each(files: Sequence[ImageFile], class_names: Sequence[str]) -> N
 
 def _validation_places(
     root: Path,
-    found: dict[str, Sequence[ImageFile]],
+    found: Mapping[str, Sequence[ImageFile]],
     num_validation: int | None,
     seed: int,
     splits: int,
@@ -186,7 +186,7 @@ def _validation_places(
     return places
 
 
-def _census(found: dict[str, Sequence[ImageFile]], places: np.ndarray | None) -> Census:
+def _census(found: Mapping[str, Sequence[ImageFile]], places: np.ndarray | None) -> Census:
     splits: dict[str, Iterable[ImageFile]] = dict(found)
     if places is not None:
         validation = set(places.tolist())
@@ -197,7 +197,10 @@ def _census(found: dict[str, Sequence[ImageFile]], places: np.ndarray | None) ->
 
 
 def _fits(checked: Checked, num_images: int, cache_bytes: int) -> bool:
-    return bool(checked.size) and num_images * checked.size[0] * checked.size[1] * 3 <= cache_bytes
+    if not checked.size:
+        return False
+    height, width = checked.size
+    return num_images * height * width * 3 <= cache_bytes
 
 
 def _open(

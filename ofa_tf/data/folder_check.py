@@ -131,10 +131,8 @@ def _recall(file: Path, prefix: str) -> Checked | None:
     """The remembered outcome; None if there is none that can be read."""
     try:
         content = read_json(file, kind=dict)
-        bad, turned = (
-            {prefix + path: kind(value) for path, value in content[name].items()}
-            for name, kind in (("bad", str), ("turned", int))
-        )
+        bad = {prefix + path: str(why) for path, why in content["bad"].items()}
+        turned = {prefix + path: int(value) for path, value in content["turned"].items()}
         size = content["size"]
         return Checked(bad, turned, size and (int(size[0]), int(size[1])))
     except (FailureError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):

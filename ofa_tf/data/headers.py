@@ -4,6 +4,7 @@ The formats are those that TensorFlow decodes; what it would decode wrongly is n
 """
 
 import struct
+from collections.abc import Callable
 from typing import BinaryIO, NamedTuple
 
 # A decompression bomb: a small file of more pixels than any camera takes.
@@ -65,7 +66,7 @@ def read_header(file: BinaryIO) -> Header:
     return Header(height, width, orientation)
 
 
-def _reader_of(start: bytes):
+def _reader_of(start: bytes) -> Callable[[BinaryIO, bytes], tuple[int, int, bytes]] | None:
     if start[:3] == b"\xff\xd8\xff":
         return _read_jpeg
     if start[:8] == b"\x89PNG\r\n\x1a\n":

@@ -147,7 +147,8 @@ def _no_test_split(root: Path, train: Path) -> UsageError:
 def _list_split(folder: Path, left_out: "_LeftOut", old: bool) -> list[ImageFile]:
     """The images in the class folders of a folder, in the order of their paths."""
     files: list[ImageFile] = []
-    empty, spellings = [], {}
+    empty: list[tuple[str, bool]] = []
+    spellings: dict[str, str] = {}
     for class_folder in _folders(folder):
         name = class_folder.name if old else unicodedata.normalize("NFC", class_folder.name)
         before, without = len(files), left_out.total
@@ -189,10 +190,10 @@ def _list_class(
     for entry in _entries(folder.path):
         status = _status(entry)
         problem = _why_left_out(entry, status, _OLD_ENDINGS if old else _ENDINGS, sniff=not old)
-        if problem is None:
-            yield ImageFile(entry.path, class_name, status.st_size, status.st_mtime_ns)
-        else:
+        if problem is not None:
             left_out.add(problem, entry.path)
+        elif status is not None:
+            yield ImageFile(entry.path, class_name, status.st_size, status.st_mtime_ns)
 
 
 def _why_left_out(
@@ -279,14 +280,14 @@ def _is_folder(entry: os.DirEntry) -> bool:
     return status is not None and stat.S_ISDIR(status.st_mode)
 
 
-def _entries(folder: os.PathLike | str) -> list[os.DirEntry]:
+def _entries(folder: os.PathLike[str] | str) -> list[os.DirEntry[str]]:
     """What is in a folder and not hidden, by name.
 
     Raises:
         UsageError: the folder cannot be read.
     """
     try:
-        with os.scandir(folder) as entries:
+        with os.scandir(os.fspath(folder)) as entries:
             return sorted(
                 (
                     entry

@@ -54,9 +54,7 @@ def load_dataset(
         raise UsageError(
             f"splits is {splits!r}; this version knows {OLD_SPLITS} and {NEWEST_SPLITS}."
         )
-    if (dataset is None) == (data_dir is None):
-        raise UsageError("Give either dataset (a TFDS name) or data_dir (a folder of images).")
-    if dataset is not None:
+    if dataset is not None and data_dir is None:
         # TFDS takes a while to import, so only when it is needed.
         from ofa_tf.data import tfds_sets
 
@@ -70,12 +68,14 @@ def load_dataset(
             num_validation,
             seed,
         )
-    else:
+    elif data_dir is not None and dataset is None:
         from ofa_tf.data import folder
 
         if train_split or test_split:
             raise UsageError("train_split and test_split name TFDS splits; a folder has none.")
         found = folder.load(data_dir, cache_dir, cache_bytes, num_validation, seed, splits)
+    else:
+        raise UsageError("Give either dataset (a TFDS name) or data_dir (a folder of images).")
     return ImageData(
         found.name,
         found.class_names,

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -146,7 +147,7 @@ class ImageData:
             shape = [num_replicas, batch_size // num_replicas, *of_batch.shape[1:]]
             return tf.gather(tf.reshape(of_batch, shape), replicas)
 
-        def draw(step: tf.Tensor, indices: tf.Tensor):
+        def draw(step: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, ImageDraws, tf.Tensor]:
             uniforms = transforms.draw_uniforms(_stream(seed, _AUGMENTATION, step), batch_size)
             operations = None  # no tensor without elements: unbatch() crashes on them
             if layers := augmentation.randaugment_layers:
@@ -313,9 +314,8 @@ def resolution_at_step(
     resolutions: Sequence[int] | Sequence[tuple[int, Sequence[int]]], seed: int, step: tf.Tensor
 ) -> tf.Tensor:
     """The resolution of the training batch of `step`, an int32 scalar."""
-    if not isinstance(resolutions[0], Sequence):
-        resolutions = [(0, resolutions)]
-    starts, choices = zip(*resolutions, strict=True)
+    parts: Any = resolutions if isinstance(resolutions[0], Sequence) else [(0, resolutions)]
+    starts, choices = zip(*parts, strict=True)
     counts = tf.constant([len(each) for each in choices])
     part = tf.reduce_sum(tf.cast(tf.cast(step, tf.int64) >= starts[1:], tf.int32))
     choice = tf.random.stateless_uniform(

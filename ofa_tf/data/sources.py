@@ -28,7 +28,8 @@ class DecodedImages:
     """
 
     def __init__(self, images: np.ndarray | Callable[[], np.ndarray], labels: np.ndarray):
-        self._images, self._make = None, images if callable(images) else lambda: images
+        self._images: tf.Tensor | None = None
+        self._make = images if callable(images) else lambda: images
         with tf.device("CPU"):
             self._labels = tf.convert_to_tensor(labels, tf.int32)
 
@@ -44,7 +45,7 @@ class DecodedImages:
         if self._images is None:
             with tf.device("CPU"):
                 self._images = tf.convert_to_tensor(self._make())
-            self._make = None
+            del self._make  # and what it holds
 
     def fetch(self, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """uint8 images and int32 labels; `indices` is a batch."""
@@ -163,7 +164,8 @@ _LENGTH_BYTES, _CHECKSUM_BYTES = 8, 4
 
 def _record_spans(shard: Shard) -> np.ndarray:
     """Offset and length of each record's data, int64 [count, 2]."""
-    spans, offset = [], 0
+    spans: list[tuple[int, int]] = []
+    offset = 0
     with open(shard.path, "rb") as file:
         while len(spans) < shard.skip + shard.count:
             file.seek(offset)

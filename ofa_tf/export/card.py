@@ -78,7 +78,7 @@ class SubnetSpec:
         class_names: Sequence[str],
         interface: Interface,
         fingerprint: str,
-        **options,
+        **options: Any,
     ) -> SubnetSpec:
         """A subnet of a space. Raises UsageError too where the arch is not in the space."""
         arch, class_names = space.arch(arch), tuple(class_names)

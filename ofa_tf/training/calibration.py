@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import math
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import tensorflow as tf
 
@@ -60,12 +61,13 @@ class SubnetEvaluator:
         self.eval_crop = eval_crop
         self.strategy = strategy or tf.distribute.get_strategy()
         self._cache: dict[tuple[str, int], Iterable] = {}
+        self._calibrate: Any = None  # tf.functions, once they are traced
+        self._count: Any = None
         splits = {"validation": data.num_validation, "test": data.num_test}
         self._num_images = {
             "train": self.calibration_images // self.batch_size * self.batch_size,
-            split: min(limit or math.inf, splits.get(split, 0)),
+            split: min(splits.get(split, 0), limit or splits.get(split, 0)),
         }
-        self._calibrate = self._count = None
         # Datasets are lazy, and a wrong setting should not end a run only after its first phase.
         for each in self._num_images:
             self._dataset(each, supernet.space.resolutions[0])
@@ -144,7 +146,7 @@ class SubnetEvaluator:
             split, resolution, self.batch_size, limit=self.limit, eval_crop=self.eval_crop
         )
 
-    def _trace(self, batch_spec) -> None:
+    def _trace(self, batch_spec: Any) -> None:
         """Makes the two graphs, each of which serves all subnets and resolutions."""
         if self._count is None:
             sizes = tf.TensorSpec(self.supernet.space.sizes_shape, tf.int32)

@@ -39,7 +39,10 @@ def save(path: str | os.PathLike, state: dict[str, Any], arrays: Arrays) -> None
     The file is a NumPy .npz archive, whose checksums tell damage. Raises FailureError where the
     disk refuses; what was at `path` is then still there.
     """
-    content = {_STATE: np.frombuffer(json.dumps(state).encode(), np.uint8), **arrays}
+    content: dict[str, Any] = {
+        _STATE: np.frombuffer(json.dumps(state).encode(), np.uint8),
+        **arrays,
+    }
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **content)
 

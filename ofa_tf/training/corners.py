@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 from ofa_tf.spaces import Arch, SearchSpace
 from ofa_tf.training.phases import Phase
@@ -35,7 +36,7 @@ def corner_archs(space: SearchSpace, resolutions: Sequence[int]) -> dict[str, Ar
 
     Returns: archs by names such as "r224_d4_e6_k7", from the smallest to the largest.
     """
-    axes = (space.depths, space.expand_ratios, space.kernel_sizes)
+    axes: tuple[tuple[Any, ...], ...] = (space.depths, space.expand_ratios, space.kernel_sizes)
     ends = [sorted({choices[0], choices[-1]}) for choices in axes]
     corners = {}
     for resolution, depth, expand, kernel in itertools.product(sorted(resolutions), *ends):

@@ -207,8 +207,9 @@ def _mean_macs(
     space: SearchSpace, resolutions: Sequence[int], num_classes: int, arch: Arch | None
 ) -> float:
     """Of the subnets of a space, or of an arch, at resolutions that need not be the space's."""
-    archs = [arch] * len(resolutions)
-    if not arch:
+    if arch:
+        archs = [arch] * len(resolutions)
+    else:
         codes = space.sample_codes(_SAMPLED_ARCHS, np.random.default_rng(0))
         archs = space.decode(codes)
     networks = [

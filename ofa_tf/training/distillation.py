@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import tensorflow as tf
 
-Weight = float | tf.Tensor
+Weight: TypeAlias = float | tf.Tensor
 
 
 def smooth_labels(labels: tf.Tensor, num_classes: int, smoothing: float) -> tf.Tensor:

@@ -94,6 +94,7 @@ def check(
 ) -> dict[str, Any]:
     """The settings that `finetune` records. Arguments and errors as there; writes nothing."""
     if workdir.config_file.exists():
+        assert recipe.arch is not None  # a fine-tuning is of one
         check_origin(workdir, trained, recipe.arch)
     origin = {"init": None, "supernet": weights_hash(trained)}
     config = {**job_config, **origin, "recipe": recipe.to_dict()}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Sequence
+from types import FrameType
+from typing import Any
 
 from mobile_bench.signals import TO_END, Interrupted
 
@@ -23,18 +25,18 @@ class SignalWatch:
 
     def __init__(self):
         self.came: int | None = None
-        self._handlers = {}
+        self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> SignalWatch:
         heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
         self._handlers = {number: signal.signal(number, self._note) for number in heeded}
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
-    def _note(self, signal_number: int, _frame) -> None:
+    def _note(self, signal_number: int, _frame: FrameType | None) -> None:
         self.came = signal_number
         _log.info("Finishing the step and saving; this run can be continued.")
 

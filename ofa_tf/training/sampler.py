@@ -27,6 +27,7 @@ def step_archs(
         coupling: see `SearchSpace.sample_codes`.
     """
     if phase.name in OF_ONE_SUBNET:
+        assert arch is not None  # the recipe of these phases names one
         return [arch]
     always = [space.max(), space.min()] if phase.name == SANDWICH else []
     num_random = phase.subnets_per_step - len(always)

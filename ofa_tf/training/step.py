@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -72,7 +72,7 @@ class TrainStep:
         optimizer: Optimizer,
         recipe: Recipe,
         strategy: tf.distribute.Strategy,
-        batch_spec,
+        batch_spec: Any,
         *,
         teacher: Teacher = Teacher.NONE,
         largest: Supernet | None = None,
@@ -87,7 +87,7 @@ class TrainStep:
         self.largest = largest
         self.several = several
         self.num_traces = 0
-        self._gradients = self._all_gradients
+        self._gradients: Any = self._all_gradients
         if xla:
             self._gradients = tf.function(self._all_gradients, jit_compile=True, autograph=False)
         self._step = tf.function(
@@ -105,7 +105,7 @@ class TrainStep:
 
     def __call__(
         self,
-        batch,
+        batch: Any,
         sizes: np.ndarray,
         rate: float,
         step: int,
@@ -208,7 +208,7 @@ class TrainStep:
         _, loss, gradients, *_ = self._loop(count, add_subnet, *carried)
         return loss / tf.cast(count, tf.float32), gradients
 
-    def _weights(self, index) -> _Weights:
+    def _weights(self, index: tf.Tensor) -> _Weights:
         """Of the subnet at an index of the step."""
         if self.teacher is not Teacher.IN_PLACE:
             return _Weights(1.0, self.recipe.kd_ratio, 1.0)
@@ -217,7 +217,15 @@ class TrainStep:
         first = tf.cast(index == 0, tf.float32)
         return _Weights(first, (1.0 - first) * self.recipe.kd_ratio, first)
 
-    def _subnet(self, images, targets, teacher_logits, sizes, seed, weights: _Weights):
+    def _subnet(
+        self,
+        images: tf.Tensor,
+        targets: tf.Tensor,
+        teacher_logits: tf.Tensor | None,
+        sizes: tf.Tensor,
+        seed: tf.Tensor,
+        weights: _Weights,
+    ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
         with tf.GradientTape() as tape:
             logits = self.supernet(
                 images,

@@ -10,7 +10,7 @@ import os
 import pathlib
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -217,6 +217,7 @@ class Trainer:
         """
         if self._restored is None:
             self.restore()
+        assert self._restored is not None  # by restore
         (position, before), self._restored = self._restored, None
         phases = self._phases_from(position.phase)
         with self._signals, step_errors_told(self.strategy, lambda: _place(position)):
@@ -384,7 +385,7 @@ class Trainer:
     def _start_step(
         self,
         train_step: TrainStep,
-        batch,
+        batch: Any,
         phase: Phase,
         curriculum: Curriculum,
         position: _Position,
@@ -407,7 +408,7 @@ class Trainer:
         position.step += 1
         return started
 
-    def _batches(self, position: _Position, curriculum: Curriculum):
+    def _batches(self, position: _Position, curriculum: Curriculum) -> Any:
         recipe, count = self.recipe, self.strategy.num_replicas_in_sync
         resolutions = curriculum.resolutions(position.step - position.phase_step)
         return distributed_batches(
@@ -423,7 +424,7 @@ class Trainer:
             ),
         )
 
-    def _train_step(self, phase: Phase, batch_spec) -> TrainStep:
+    def _train_step(self, phase: Phase, batch_spec: Any) -> TrainStep:
         """The traced step; phases of one form share it."""
         form = (self.recipe.teacher(phase), phase.subnets_per_step > 1)
         if form not in self._train_steps:
@@ -475,7 +476,7 @@ class Trainer:
         archs = watched_archs(self.recipe, phase, self.supernet.space, self._eval_resolutions)
         title = f"{phase.name} accuracy"
         bar = tqdm(archs.items(), title, leave=False, disable=not self.is_chief)
-        accuracies = {}
+        accuracies: dict[str, float] = {}
         for name, arch in bar:
             # One worker may stop early; the checkpoint after the phase comes after its evaluation.
             if self._signals.came and when != "after" and num_workers(self.strategy) == 1:
@@ -490,7 +491,7 @@ class Trainer:
             return None
         return MetricsLog(self.workdir.metrics, self.workdir.tensorboard, position.step)
 
-    def _write(self, position: _Position, **row) -> None:
+    def _write(self, position: _Position, **row: Any) -> None:
         if self._metrics:
             self._metrics.write(position.step, **row)
 
