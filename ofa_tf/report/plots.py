@@ -67,8 +67,9 @@ class Picture:
 
     def explain(self, artist: Artist, texts: Sequence[str]) -> None:
         """Gives each mark of a line, or a patch, a text for who points at it."""
-        artist.set_gid(f"tips-{len(self.tips)}")
-        self.tips[artist.get_gid()] = texts
+        identity = f"tips-{len(self.tips)}"
+        artist.set_gid(identity)
+        self.tips[identity] = texts
 
     def settle(self) -> None:
         """Fixes where everything is, once all is drawn; SVG and PNG then agree."""
@@ -105,7 +106,7 @@ class Picture:
             {
                 "class": "picture",
                 "id": identity,
-                "viewBox": root.get("viewBox"),
+                "viewBox": root.get("viewBox", ""),
                 "width": f"{self.figure.get_figwidth() * 96:g}",
                 "role": "img",
                 "aria-labelledby": f"{identity}-title",
@@ -117,7 +118,7 @@ class Picture:
         return ElementTree.tostring(page, encoding="unicode").replace(" />", "/>")
 
     def _add_tips(self, root: Element) -> None:
-        groups = {group.get("id"): group for group in root.iter(f"{_SVG}g")}
+        groups = {group.get("id", ""): group for group in root.iter(f"{_SVG}g")}
         for gid, texts in self.tips.items():
             group = groups[gid]
             marks = list(group.iter(f"{_SVG}use")) or list(group.iter(f"{_SVG}path"))
@@ -224,7 +225,7 @@ def _tidied(element: Element, names: dict[str, str]) -> Iterator[Element]:
     if tag == "path" and f"#{element.get('id')}" in names:
         kept.set("id", names[f"#{element.get('id')}"])
     if tag == "use":
-        kept.set("href", f"#{names[element.get(_HREF)]}")
+        kept.set("href", f"#{names[element.get(_HREF, '')]}")
     if style:
         kept.set("style", style)
     kept.extend(children)
