@@ -21,7 +21,6 @@ from ofa_tf.training import checkpoints
 from ofa_tf.training import strategy as strategies
 
 SCRIPT = pathlib.Path(__file__).with_name("distributed_worker.py")
-ROOT = SCRIPT.parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +43,7 @@ def spawn(
     command = [SCRIPT, strategy, phase, start / "data", start / "phase_depth2.npz", workdir]
     return subprocess.Popen(
         [sys.executable, *map(str, command), str(accumulation_steps)],
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | environment,
         stderr=subprocess.PIPE,
         text=True,
     )
